@@ -10,7 +10,7 @@ import torch
 from perfmodel.errors import NotSupportedError
 from perfmodel.spec.axes import AXES, DATA, EXPERT, PIPELINE, TENSOR
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.models.layer_parts import Mixture
+from perfmodel.spec.models.layer_parts import LatentAttention, Mixture
 from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.tuning.fine_tuning import FineTuning
 
@@ -135,10 +135,17 @@ def _check_parts(model: TransformerModel) -> None:
         raise NotSupportedError("the reference model has no bias in its head", key="model.biases_of")
     if model.qk_norm != "none" and model.norm != "rmsnorm":
         raise NotSupportedError("the reference model has RMS norms of queries and keys alone", key="model.qk_norm")
-    if model.latent is not None and (model.has_bias("qkv") or model.has_bias("projection")):
-        raise NotSupportedError("the reference model has no biases in latent attention", key="model.biases_of")
+    if model.latent is not None:
+        _check_latent(model, model.latent)
     if model.mixture is not None:
         _check_experts(model, model.mixture)
+
+
+def _check_latent(model: TransformerModel, latent: LatentAttention) -> None:
+    if model.has_bias("qkv") or model.has_bias("projection"):
+        raise NotSupportedError("the reference model has no biases in latent attention", key="model.biases_of")
+    if latent.indexer is not None:
+        raise NotSupportedError("the reference model has no indexer in latent attention", key="model.latent.indexer")
 
 
 def _check_experts(model: TransformerModel, mixture: Mixture) -> None:

@@ -99,7 +99,7 @@ def neighbours_of(records: Sequence[Record]) -> list[str]:
 def pooled(records: Sequence[Record]) -> list[Record]:
     """One record a point: that with the median time (the faster of the middle two).
 
-    Of those that were taken alone if there are any, and with the cores near to each other, or as near as they were at this point.
+    Of those that were taken alone if there are any, and with the cores near each other, or as near as they were at this point.
     """
     usual_s = near_s(each.provenance for each in records)
     points: dict[str, list[Record]] = {}

@@ -41,7 +41,14 @@ def load_taken(run: Run, given: Sequence[str]) -> tuple[str, ...]:
 def of_the_whole(run: Run, *, in_parts: bool) -> tuple[str, ...]:
     """What the settings of a run make together; `in_parts`: its cluster is given by numbers, not by a preset's name alone."""
     slips = likely_slips(run.cluster) if in_parts else ()
-    return (*_kept_in_a_pipeline(run), *uneven_stages(run), *beyond_the_stack(run), *slips_of_a_run(run), *slips)
+    return (
+        *_kept_in_a_pipeline(run),
+        *_all_seen(run),
+        *uneven_stages(run),
+        *beyond_the_stack(run),
+        *slips_of_a_run(run),
+        *slips,
+    )
 
 
 def _kept_in_a_pipeline(run: Run) -> tuple[str, ...]:
@@ -50,6 +57,15 @@ def _kept_in_a_pipeline(run: Run) -> tuple[str, ...]:
         return ()
     what = "gradients stay" if run.sharding == "zero2" else "parameters stay gathered and gradients"
     return (f"with pipeline stages {what} whole over the micro-batches of {run.sharding}, as PyTorch's pipelining keeps them",)
+
+
+def _all_seen(run: Run) -> tuple[str, ...]:
+    """A sentence where an indexer chooses what tokens see: training is counted as before it does."""
+    if run.model.latent is None or run.model.latent.indexer is None:
+        return ()
+    return (
+        "in training every token sees all before it: products of model.latent.indexer are counted, its scores and choices not",
+    )
 
 
 def uneven_stages(run: Run) -> tuple[str, ...]:

@@ -13,7 +13,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from perfmodel.count.operators import CachedAttention, Collective, FusedAttention, Matmul, MemoryBound, Operator
+from perfmodel.count.operators import (
+    CachedAttention,
+    Collective,
+    FusedAttention,
+    KeyChoice,
+    Matmul,
+    MemoryBound,
+    Operator,
+    SparseAttention,
+)
 from perfmodel.count.serving.forward_pass import ForwardPass, ServedProduct
 from perfmodel.frames import Tabular
 from perfmodel.light_dataclass import dataclass
@@ -182,12 +191,12 @@ def _placed(entry: Entry | ServedEntry, cluster: Cluster) -> Iterator[RooflinePo
     )
 
 
-def _counts(operator: Operator | CachedAttention) -> tuple[str, float, float]:
+def _counts(operator: Operator | CachedAttention | KeyChoice | SparseAttention) -> tuple[str, float, float]:
     """An operator's kind, the FLOPs that it executes, the bytes that it moves."""
     match operator:
         case ServedProduct():
             return MATMUL, float(operator.flop), float(operator.read_bytes)
-        case CachedAttention():
+        case CachedAttention() | KeyChoice() | SparseAttention():
             return ATTENTION, float(operator.flop), float(operator.read_bytes)
         case Matmul():
             return MATMUL, float(operator.flop), float(matmul_bytes(operator))

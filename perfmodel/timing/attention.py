@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from perfmodel.count.operators import CachedAttention, FusedAttention, Matmul, MemoryBound
+from perfmodel.count.operators import CachedAttention, FusedAttention, KeyChoice, Matmul, MemoryBound, SparseAttention
 from perfmodel.spec.evidence.spread import with_numbers
 from perfmodel.spec.fields import Numeric, chosen
 from perfmodel.spec.machines.coefficients import AttentionCoefficients, LowAttentionCoefficients
@@ -114,7 +114,9 @@ def plain_attention_time_s(
     return seconds
 
 
-def arithmetic_of(operator: Matmul | FusedAttention | CachedAttention | MemoryBound, gpu: Gpu) -> str:
+def arithmetic_of(
+    operator: Matmul | FusedAttention | CachedAttention | KeyChoice | SparseAttention | MemoryBound, gpu: Gpu
+) -> str:
     """The format whose peak rate bounds a kernel: of its operands, or of what fused attention makes of them."""
     return gpu.attention_circuits(operator.precision) if isinstance(operator, FusedAttention) else operator.precision
 

@@ -17,6 +17,12 @@ from tests.model.small_mixtures import MIXTRAL
 from tests.model.small_models import LLAMA, ONE_RANK
 
 
+def test_an_indexer_is_refused() -> None:
+    """The rest of latent attention runs."""
+    with pytest.raises(NotSupportedError, match=r"^model\.latent\.indexer: the reference model has no indexer"):
+        check_supported(model_preset("glm-5"), ONE_RANK)
+
+
 def test_layers_with_windows_are_run() -> None:
     """Mistral's, each of which meets 4,096 tokens."""
     check_supported(model_preset("mistral-7b-v0.1"), RAMP_STAGE)

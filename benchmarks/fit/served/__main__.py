@@ -1,4 +1,4 @@
-"""Refits what engines' own kernels take - fused experts, steps of delta rules - from the package's tables, and prints it.
+"""Refits what engines' own kernels take: fused experts, steps of delta rules, sparse attention. Prints it.
 
     python -m perfmodel.benchmarks.fit.served                           # every GPU: what is found beside what is shipped
     python -m perfmodel.benchmarks.fit.served b200 --output FOLDER      # and the shipped file with what is found, in FOLDER
@@ -18,7 +18,17 @@ from typing import Final
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # small systems: threads only get in each other's way
 
 from perfmodel.benchmarks.fit.served.experts import chosen_rows, experts_setup, fit_experts
-from perfmodel.benchmarks.fit.served.law_text import ServedLaw, expert_law, replaced, shown, step_law
+from perfmodel.benchmarks.fit.served.law_text import (
+    ServedLaw,
+    choice_law,
+    expert_law,
+    index_law,
+    replaced,
+    shown,
+    sparse_law,
+    step_law,
+)
+from perfmodel.benchmarks.fit.served.sparse import CACHES, fit_choice, fit_index, fit_sparse
 from perfmodel.benchmarks.fit.served.state_steps import fit_step
 from perfmodel.benchmarks.fit.served.tables import EXPERTS, STEPS, ServedTables
 from perfmodel.errors import InputError, PerfmodelError
@@ -27,6 +37,7 @@ from perfmodel.exchange.output import write_text
 from perfmodel.exchange.presets import DATA
 from perfmodel.exchange.questions.serving.served_models import serving_profile
 
+NO_INDEXER: Final = ("a100-sxm-80gb",)  # and no products of 8 bits, which an indexer needs
 NO_STEPS: Final = ("a100-sxm-80gb",)  # GPUs of whose state-keeping mixers the package has no steps
 
 
@@ -37,6 +48,12 @@ def fitted(gpu: str, tables: ServedTables) -> Iterator[ServedLaw]:
         yield expert_law(table, setup.weights.law, fit_experts(setup, chosen_rows(tables.experts(gpu, table))))
     for step in () if gpu in NO_STEPS else STEPS:
         yield step_law(step, fit_step(gpu, tables.state_steps(gpu, step), step))
+    if gpu not in NO_INDEXER:
+        choice = fit_choice(gpu, tables)
+        yield choice_law(choice)
+        yield index_law(fit_index(gpu, tables, choice.found))
+        for law in CACHES:
+            yield sparse_law(law, fit_sparse(gpu, tables, law))
 
 
 def main() -> None:

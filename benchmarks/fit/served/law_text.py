@@ -10,13 +10,16 @@ import numpy as np
 
 from perfmodel.benchmarks.fit.regression import Fit, rounded
 from perfmodel.benchmarks.fit.served.experts import FREE, MOST_TOKENS
+from perfmodel.benchmarks.fit.served.sparse import BLOCK_HEADS, FREE_CHOICE, LEAST_ROWS, MOST_CONTEXT, MOST_ROWS
 from perfmodel.benchmarks.fit.served.state_steps import MOST_SEQUENCES
-from perfmodel.benchmarks.fit.served.tables import BALANCED, ENGINES, STEPS, ExpertTable
+from perfmodel.benchmarks.fit.served.tables import BALANCED, ENGINES, SIXTEEN_BITS, STEPS, ExpertTable
 from perfmodel.errors import InputError
 from perfmodel.light_dataclass import dataclass
-from perfmodel.spec.serving.profile import OF_FAMILY, ServingProfile
+from perfmodel.spec.serving.profile import INDEX_LAW, OF_FAMILY, ServingProfile
 
 PACKAGE: Final = "aiconfigurator-core 0.12.0, Apache-2.0"
+SPARSE_TABLES: Final = f"{PACKAGE}, sparse_attention tables of this GPU"
+SHORTEST_IN_US: Final = 1e-8
 LEAST_SPREAD: Final = 0.05
 BETWEEN: Final = "between versions of one engine"
 APART: Final = "routing and moving tokens charged apart"
@@ -72,15 +75,62 @@ def step_law(step: str, fit: Fit) -> ServedLaw:
     return ServedLaw(section="small_kernels", name=step, lines=lines, found=fit.found, fit=fit)
 
 
+def choice_law(fit: Fit) -> ServedLaw:
+    """The law of an indexer's scores and choices."""
+    what = f"fit on {len(fit.measured_s)} scores and choices of GLM-5, SGLang 0.5.14 (deep_gemm.fp8_mqa_logits"
+    what += f", fast_topk_transform_fused; {SPARSE_TABLES})"
+    spreads = dict.fromkeys(FREE_CHOICE, ("25%", OF_FIT)) | {"choose_s": ("50%", "how alike the scores are")}
+    sizes = f"{{keys: [{LEAST_ROWS // 2}, {MOST_ROWS // 2 + MOST_CONTEXT}]}}"
+    return _sparse_law("key_choice", INDEX_LAW, fit, what, spreads, _evidence(sizes))
+
+
+def index_law(fit: Fit) -> ServedLaw:
+    """The law of what an indexer runs between its products and its scores."""
+    what = (
+        f"fit on {len(fit.measured_s)} attention modules of GLM-5 with an indexer less those of GLM-5.2 without, SGLang 0.5.14"
+    )
+    spreads = {"fixed_s": ("20%", "prior, between engines"), "efficiency": ("25%", OF_FIT)}
+    return _sparse_law("small_kernels", "index", fit, f"{what} ({SPARSE_TABLES}), products, scores and choice apart", spreads)
+
+
+def sparse_law(law: str, fit: Fit) -> ServedLaw:
+    """The law of attention of prompts over chosen keys of a cache in one format."""
+    how = "timed alone" if law == SIXTEEN_BITS else "by what a whole module takes more or less than with a 16-bit cache"
+    what = f"fit on {len(fit.measured_s)} lengths, flash_mla_sparse_fwd of SGLang 0.5.14, {how} ({SPARSE_TABLES})"
+    block = f'    block_heads: {{value: {BLOCK_HEADS}, source: "64 heads take as long as 8, 128 twice as long"}}'
+    sizes = f"{{rows: [{LEAST_ROWS}, {MOST_ROWS}]}}"
+    return _sparse_law(
+        "sparse_attention", law, fit, what, {"key_s": ("15%", "between kernels of one GPU")}, _evidence(sizes), block
+    )
+
+
+def _evidence(sizes: str) -> str:
+    return f"    evidence: {{basis: measured, sizes: {sizes}}}"
+
+
+def _sparse_law(
+    section: str, name: str, fit: Fit, what: str, spreads: Mapping[str, tuple[str, str]], *before: str
+) -> ServedLaw:
+    """With lines `before` those of what was fitted."""
+    first, *others = fit.found
+    sources = dict.fromkeys((first, *others), what) | {first: f"{what}; {_errors(fit)}"}
+    lines = tuple(_line(each, value, sources[each], spreads[each]) for each, value in fit.found.items())
+    return ServedLaw(section=section, name=name, lines=(*before, *lines), found=fit.found, fit=fit)
+
+
 def _errors(fit: Fit) -> str:
     error = fit.held_out_error()
     return f"{100 * error['median']:.3g}/{100 * error['p90']:.3g} % off shapes that were left out"
 
 
 def _line(name: str, value: float, source: str, spread: tuple[str, str] | None) -> str:
-    number = f"{rounded(value * 1e6, 3):g}us" if name.endswith("_s") else _plain(name, value)
+    number = _duration(value) if name.endswith("_s") else _plain(name, value)
     width = f'spread: {{value: {spread[0]}, source: "{spread[1]}"}}, ' if spread else ""
     return f'    {name}: {{value: {number}, {width}source: "{source}"}}'
+
+
+def _duration(value: float) -> str:
+    return f"{rounded(value * 1e6, 3):g}us" if value >= SHORTEST_IN_US else f"{rounded(value, 3):g}"
 
 
 def _plain(name: str, value: float) -> str:
@@ -90,9 +140,9 @@ def _plain(name: str, value: float) -> str:
 def replaced(text: str, law: ServedLaw) -> str:
     """A file with the lines of this law in place of those under its name. Errors: InputError where it has none."""
     head = f"  {law.name}:\n"
-    pattern = re.compile(rf"^{re.escape(head)}(?:    .*\n?)+", flags=re.MULTILINE)
-    new = head + "".join(f"{line}\n" for line in law.lines)
-    changed, number = pattern.subn(lambda _: new, text)
+    before = rf"^{law.section}:\n(?:  .*\n)*?{re.escape(head)}"
+    new = "".join(f"{line}\n" for line in law.lines)
+    changed, number = re.subn(rf"({before})(?:    .*\n?)+", lambda found: found[1] + new, text, flags=re.MULTILINE)
     if number != 1:
         raise InputError(f"the file has no {law.name} under {law.section}")
     return changed

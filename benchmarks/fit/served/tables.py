@@ -15,6 +15,11 @@ from perfmodel.light_dataclass import dataclass
 
 ENGINES: Final = {"sglang": "SGLang", "vllm": "vLLM", "trtllm": "TensorRT-LLM"}
 BALANCED: Final = "balanced"
+SPARSE: Final = "sparse_attention"  # family of tables of models with an indexer
+SPARSE_VERSION: Final = "0.5.14"
+SIXTEEN_BITS: Final = "16bit"
+SKIPS: Final = "skip_indexer"  # in the name of a module that takes over the choice of another layer
+QUERIES: Final = ["isl", "step"]
 SHAPE: Final = ["tokens", "hidden", "inner", "chosen", "experts", "tensor", "spread"]
 STEPS: Final = {  # kernels of SGLang, of one token of each sequence
     "delta_step": "fused_recurrent_gated_delta_rule_packed_decode",
@@ -116,6 +121,11 @@ EXPERTS: Final = {
 }
 
 
+def _seconds(times: pd.Series, names: dict[str, str]) -> pd.DataFrame:
+    """A table of milliseconds by some of the package's columns, in seconds by our names."""
+    return (times / 1e3).rename("seconds").reset_index().rename(columns=names)
+
+
 class ServedTables(Package):
     """The same package: what its tables have of serving engines."""
 
@@ -141,6 +151,45 @@ class ServedTables(Package):
         names = {"batch_size": "sequences", "num_k_heads": "key_heads", "num_v_heads": "value_heads", "d_model": "width"}
         rows = rows.rename(columns=names).assign(seconds=rows.latency / 1e3)
         return rows.groupby(list(names.values())).seconds.median().reset_index()
+
+    def choices(self, gpu: str) -> pd.DataFrame:
+        """queries of one sequence, keys `before` them, scored_s of scoring keys, seconds of choosing the best.
+
+        Scores of the table's choices are all alike, or grow: a model's lie between, as the mean of both times.
+        """
+        scored = self._sparse(gpu, "glm5_mqa_logits_module").groupby(QUERIES).latency.median() / 1e3
+        chosen = self._sparse(gpu, "glm5_topk_module").groupby(QUERIES).latency.mean()
+        return _seconds(chosen, {"isl": "queries", "step": "before"}).assign(scored_s=scored.reindex(chosen.index).to_numpy())
+
+    def sparse_prompts(self, gpu: str, law: str) -> pd.DataFrame:
+        """rows, heads and seconds of attention of prompts over chosen keys of a 16-bit cache, timed alone.
+
+        Of one in 8 bits it is that, and by how much more or less a whole module takes.
+        """
+        rows = self._sparse(gpu, "glm5_dsa_attn_module")
+        alone = rows[rows.step == 0].groupby(["isl", "num_heads"]).latency.median()
+        if law == SIXTEEN_BITS:
+            return _seconds(alone, {"isl": "rows", "num_heads": "heads"})
+        modules = self._rows(gpu, SPARSE, "dsa_context_module", "sglang", SPARSE_VERSION)
+        modules = modules[(modules.gemm_type == "fp8_block") & (modules.batch_size == 1) & (modules.step == 0)]
+        modules = modules[modules.kernel_source.str.contains(SKIPS)]
+        times = modules.pivot_table(index=["isl", "num_heads"], columns="kv_cache_dtype", values="latency").dropna()
+        narrow = alone.groupby("isl").median().reindex(times.index.get_level_values("isl")).to_numpy()
+        more = pd.Series(narrow + (times["fp8"] - times["bfloat16"]).to_numpy(), index=times.index)
+        return _seconds(more, {"isl": "rows", "num_heads": "heads"})
+
+    def indexers(self, gpu: str) -> pd.DataFrame:
+        """sequences, keys `before` their tokens and seconds of all that an indexer runs of single queries on one of 8 GPUs."""
+        rows = self._rows(gpu, SPARSE, "dsa_generation_module", "sglang", SPARSE_VERSION)
+        rows = rows[(rows.gemm_type == "fp8_block") & (rows.tp_size == 8) & rows.model.str.contains("GLM")]
+        key = ["batch_size", "step", "kv_cache_dtype"]
+        skips = rows.kernel_source.str.contains(SKIPS)
+        own, others = (rows[chosen].groupby(key).latency.median() for chosen in (~skips, skips))
+        return _seconds((own - others).dropna().groupby(key[:2]).mean(), {"batch_size": "sequences", "step": "before"})
+
+    def _sparse(self, gpu: str, file: str) -> pd.DataFrame:
+        rows = self._rows(gpu, SPARSE, file, "sglang", SPARSE_VERSION)
+        return rows[rows.batch_size == 1]
 
     def _rows(self, gpu: str, family: str, file: str, library: str, version: str) -> pd.DataFrame:
         for table in self._tables(gpu, family, file):

@@ -9,6 +9,8 @@ them (Megatron-Core, MLASelfAttention). Training attends over whole keys and val
 
 from __future__ import annotations
 
+from typing import Final
+
 from perfmodel.count.blocks import Block, local
 from perfmodel.count.declarations import Component, LayerPart, Linear
 from perfmodel.count.operators import MemoryBound
@@ -21,6 +23,8 @@ from perfmodel.spec.models.layer_kinds import LayerKind
 from perfmodel.spec.models.layer_parts import LatentAttention, described
 from perfmodel.spec.models.model import TransformerModel
 
+INDEX_PRODUCTS: Final = ("index_query", "index_key", "index_weight")  # of what their rows read the stream keeps a copy
+
 __all__ = ["STATISTICS_BYTES", "latent_attention", "latent_core_flop", "latent_inside"]
 
 
@@ -31,7 +35,7 @@ def _latent(model: TransformerModel) -> LatentAttention:
 def latent_attention(model: TransformerModel, tensor_parallel: Numeric, name: str) -> LayerPart:
     """h*l_q + l_q*a*(n + r)/t of queries (h*a*(n + r)/t without a rank), h*(l + r) + l*a*(n + v)/t of keys and values, a*v/t*h.
 
-    Norms of both narrow vectors lie between.
+    Norms of both narrow vectors lie between. An indexer adds l_q*a_i*d_i + h*d_i + h*a_i, all of it on every rank.
     """
     latent, hidden, heads = _latent(model), model.hidden_size, model.attention_heads / tensor_parallel
 
@@ -49,13 +53,23 @@ def latent_attention(model: TransformerModel, tensor_parallel: Numeric, name: st
         others["query_up"] = linear("query_up", latent.query_rank, query, Role.UP_PROJECTION)
     else:
         others["query"] = linear("query", hidden, query, Role.PRODUCT)
+    if latent.indexer is not None:
+        index, narrow = latent.indexer, latent.query_rank or hidden
+        sizes = (("index_query", narrow, index.heads * index.head_size), ("index_key", hidden, index.head_size))
+        for what, inner, columns in (*sizes, ("index_weight", hidden, index.heads)):
+            others[what] = replace(linear(what, inner, columns, Role.PRODUCT), is_replicated=True)
     return LayerPart(
         out=linear("projection", heads * latent.value_head_size, hidden, Role.OUTPUT_PRODUCT),
         others=others,
         norm_before=model.pre_norms,
         norm_behind=model.post_norms,
-        inner_norms=model.norm_kind.vectors * (latent.query_rank + latent.kv_rank),
+        inner_norms=model.norm_kind.vectors * (latent.query_rank + latent.kv_rank) + _key_norm(latent),
     )
+
+
+def _key_norm(latent: LatentAttention) -> Numeric:
+    """Parameters of the layer norm of an indexer's keys."""
+    return 0.0 if latent.indexer is None else 2.0 * latent.indexer.head_size
 
 
 def latent_core_flop(model: TransformerModel, kind: LayerKind, seen: Numeric) -> Numeric:
@@ -81,6 +95,9 @@ def latent_inside(write: StreamOperators, declared: LayerPart, kind: LayerKind, 
         query = write.own_linear(others["query_up"], write.tokens, kept_rows=own)
     up = query + write.own_linear(others["kv_up"], write.tokens, kept_rows=own)
     heads = up + _rotary(write, name) + _core(write, kind, name)
+    for what in INDEX_PRODUCTS:
+        if what in others:
+            block = block + write.own_linear(others[what], own, kept_rows=0)
     return block + write.gathered_tokens(f"{name}.latent", gathered) + heads + write.row_linear(declared.output)
 
 

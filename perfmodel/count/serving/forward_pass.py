@@ -16,10 +16,19 @@ import numpy as np
 
 from perfmodel.count.declarations import Component, ExpertShards, LayerPart, Linear
 from perfmodel.count.layer import layer_name, layer_parts
-from perfmodel.count.operators import CachedAttention, Collective, FusedAttention, Matmul, MemoryBound
+from perfmodel.count.operators import (
+    CachedAttention,
+    Collective,
+    FusedAttention,
+    KeyChoice,
+    Matmul,
+    MemoryBound,
+    SparseAttention,
+)
 from perfmodel.count.parts.vocabulary import head_linear
 from perfmodel.count.roles import Role
 from perfmodel.count.serving.mixers import mixer_operators
+from perfmodel.count.serving.sparse import index_bytes_per_token, index_operators, long_prompts, sparse_prompts
 from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.axes import TENSOR
 from perfmodel.spec.fields import Numeric, anywhere
@@ -32,6 +41,7 @@ from perfmodel.spec.serving.setup import ServingSetup
 
 ROUTER_KERNELS: Final = 2  # scores to chosen experts, and the order of tokens
 MOVES: Final = 2  # of tokens to their experts and back
+OF_INDEX_KEYS: Final = (".index_key", ".index_weight")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +89,9 @@ class ServedProduct(Matmul):
         return self.batch * (weights + WIDE_BYTES * self.rows * (self.inner + self.columns))
 
 
-ServedOperator = ServedProduct | CachedAttention | FusedAttention | MemoryBound | Collective | Matmul  # the last: of a scan
+ServedOperator = (
+    ServedProduct | CachedAttention | FusedAttention | KeyChoice | SparseAttention | MemoryBound | Collective | Matmul
+)  # the last: of a scan
 
 
 def cache_bytes_per_token(setup: ServingSetup, kind: LayerKind) -> Numeric:
@@ -95,7 +107,8 @@ def cache_bytes_per_token(setup: ServingSetup, kind: LayerKind) -> Numeric:
         return 0.0
     if kind.attention == "latent":
         latent = described(model.latent, "latent")
-        return (latent.kv_rank + latent.rotary_head_size) * setup.cache.bytes
+        index = 0.0 if latent.indexer is None else index_bytes_per_token(latent.indexer)
+        return (latent.kv_rank + latent.rotary_head_size) * setup.cache.bytes + index
     return 2.0 * np.maximum(model.kv_heads / setup.attention_tensor, 1.0) * model.head_size * setup.cache.bytes
 
 
@@ -189,12 +202,20 @@ class _PassOperators:
             precision=self.setup.circuits if narrow else WIDE,
             weight_bytes=weights.bytes if narrow else WIDE_BYTES,
             law=weights.law if narrow else WIDE,
-            beside=linear.role is Role.SHARED_EXPERT and self._is_beside(),
+            beside=(linear.role is Role.SHARED_EXPERT and self._is_beside()) or self._is_of_keys(linear),
         )
 
+    def _is_of_keys(self, linear: Linear) -> bool:
+        """Whether it gives an indexer's keys or weights, which a second stream does beside its queries in CUDA graphs."""
+        return linear.name.endswith(OF_INDEX_KEYS) and self._has_graph()
+
     def _is_beside(self) -> bool:
-        """Whether shared experts run on a stream of their own: in CUDA graphs of engines that do so; prompts have none."""
-        return self.setup.engine.shared_beside and not anywhere(np.asarray(self.tokens.prompts) > 0)
+        """Whether shared experts run on a stream of their own: in CUDA graphs of engines that do so."""
+        return self.setup.engine.shared_beside and self._has_graph()
+
+    def _has_graph(self) -> bool:
+        """Prompts have none."""
+        return not anywhere(np.asarray(self.tokens.prompts) > 0)
 
     def _is_narrow(self, linear: Linear) -> bool:
         return is_narrow(self.setup, linear.component) and linear.role is not Role.ROUTER
@@ -209,27 +230,37 @@ class _PassOperators:
         heads = model.attention_heads / tensor
         latent = model.latent if kind.attention == "latent" else None
         kv_heads = heads if latent else np.maximum(model.kv_heads / tensor, 1.0)
+        indexer = latent.indexer if latent else None
         per_token = cache_bytes_per_token(self.setup, kind)
         around = WIDE_BYTES * own.rows * (2 * heads + kv_heads) * model.head_size + per_token * own.rows
         yield self._moved(f"{name}.rotary", Role.ELEMENTWISE, around, kernel="latent_rotary" if latent else "rotary")
+        sparse: Numeric = 0.0  # prompts whose tokens see chosen ones alone
+        if indexer is not None:
+            tokens = {"sequences": own.sequences, "prompts": own.prompts, "prompt_tokens": own.prompt_tokens}
+            yield from index_operators(indexer, name, self.repeats, context=own.context, **tokens)
+            per_token = per_token - index_bytes_per_token(indexer)
+            sparse = long_prompts(indexer, own.prompts, own.prompt_tokens)
         if anywhere(np.asarray(own.sequences) > 0):
             yield CachedAttention(
                 name=f"{name}.core",
                 repeats=self.repeats,
                 sequences=own.sequences,
                 context=own.context,
-                window=kind.window,
+                window=kind.window if indexer is None else indexer.tokens,
                 heads=heads,
                 head_size=latent.kv_rank + latent.rotary_head_size if latent else model.head_size,
                 value_size=latent.kv_rank if latent else model.head_size,
                 cache_bytes=per_token,
                 law=self.setup.cache.law,
             )
-        if anywhere(np.asarray(own.prompts) > 0):
+        if latent and indexer and anywhere(np.asarray(sparse) > 0):
+            rows = sparse * own.prompt_tokens
+            yield sparse_prompts(latent, indexer, name, self.repeats, rows=rows, heads=heads, cache=self.setup.cache)
+        if anywhere(np.asarray(own.prompts - sparse) > 0):
             yield FusedAttention(
                 name=f"{name}.core",
                 repeats=self.repeats,
-                sequences=own.prompts,
+                sequences=own.prompts - sparse,
                 heads=heads,
                 kv_heads=kv_heads,
                 head_size=model.head_size,

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple, Never, TypeAlias
 
 import numpy as np
 
-from perfmodel.count.operators import CachedAttention, Collective, FusedAttention, Matmul
+from perfmodel.count.operators import CachedAttention, Collective, FusedAttention, KeyChoice, Matmul, SparseAttention
 from perfmodel.errors import InputError, shown
 from perfmodel.evidence.steps.step_records import CollectiveCount, OperatorTime
 from perfmodel.light_dataclass import dataclass
@@ -91,7 +91,7 @@ def kind_of(operator: object) -> str:
             return "collective"
         case Matmul():
             return "matmul"
-        case FusedAttention() | CachedAttention():
+        case FusedAttention() | CachedAttention() | KeyChoice() | SparseAttention():
             return "attention"
     return "memory_bound"
 

@@ -9,6 +9,7 @@ from perfmodel.errors import InputError, NotSupportedError, shown
 from perfmodel.exchange.families.table import family_table
 from perfmodel.light_dataclass import dataclass
 
+ASKS: Final = frozenset({"key", "length", "if"})  # one of these is in every cell that asks the config
 _KINDS: Final = {str: "text", int: "a whole number", float: "a number"}
 
 
@@ -94,10 +95,12 @@ class FamilyConfig:
         return checked(key, value, kind) if key else value  # what the table says itself may be none of a thing
 
     def section(self, cells: Mapping[str, Any]) -> dict[str, Any]:
-        """The value of each cell of a part of layers: true or false, none, or a number that the config needs to have."""
+        """The value of each cell of a part of layers: true or false, none, a number that the config needs, or parts of it."""
         return {name: self._of_section(cell) for name, cell in cells.items()}
 
     def _of_section(self, cell: Any) -> Any:
+        if isinstance(cell, Mapping) and not ASKS & cell.keys():
+            return self.section(cell)
         value = self.decided(cell)
         is_none = value is None and not self.key_of(cell)  # as the table says
         return value if isinstance(value, bool) or is_none else self.needed(cell)

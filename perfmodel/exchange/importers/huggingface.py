@@ -67,6 +67,9 @@ def _assumptions(document: Document) -> dict[str, str]:
     if isinstance(layers, int) and layers > 0:
         left_out = f"{key} is {layers}: layers that predict further tokens are left out, as transformers leaves them out"
         sentences["multi_token_layers"] = f"{left_out}; model.multi_token_layers={layers} counts them"
+    shared = mapping.get("indexer_types")
+    if isinstance(shared, list) and "shared" in shared:
+        sentences["latent"] = "layers that take over the choice of another layer's indexer are counted as choosing themselves"
     chunk = mapping.get("attention_chunk_size")
     if isinstance(chunk, int):
         exact = f"exact up to {chunk} tokens, at most twice the scores beyond"

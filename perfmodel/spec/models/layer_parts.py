@@ -11,7 +11,7 @@ import numpy as np
 
 from perfmodel.errors import InputError
 from perfmodel.light_dataclass import dataclass
-from perfmodel.spec.fields import Numeric, Spec, check_fields, count, flag, number
+from perfmodel.spec.fields import Numeric, Spec, check_fields, count, flag, number, part
 
 WIDEST_HEAD: Final = 4096  # of latent attention and mixers that keep a state: kernels of theirs have tiles of 64 to 256 numbers
 WIDEST_RANK: Final = 1_000_000  # of latent vectors: DeepSeek-V3 has 1,536 and 512
@@ -67,6 +67,18 @@ class Mixture(Spec):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Indexer(Spec):
+    """What chooses the `tokens` that attention reads of those before a token (DeepSeek-V3.2, arXiv:2512.02556).
+
+    `heads` queries of `head_size` numbers meet one key of each token; their weighted sum is its score.
+    """
+
+    heads: Numeric = count()
+    head_size: Numeric = count(maximum=WIDEST_HEAD)
+    tokens: Numeric = count()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class LatentAttention(Spec):
     """Multi-head latent attention (arXiv:2405.04434): keys and values of all heads come out of one narrow vector a token.
 
@@ -75,6 +87,7 @@ class LatentAttention(Spec):
     nope_head_size      of each head's queries and keys, without positions; beside them `rotary_head_size` with positions, whose
                         keys all heads share
     value_head_size     of each head's values
+    indexer             what chooses the tokens that a token sees; without one it sees all before it
     """
 
     query_rank: Numeric = count(minimum=0, maximum=WIDEST_RANK, default=0)
@@ -82,6 +95,7 @@ class LatentAttention(Spec):
     nope_head_size: Numeric = count(maximum=WIDEST_HEAD)
     rotary_head_size: Numeric = count(maximum=WIDEST_HEAD)
     value_head_size: Numeric = count(maximum=WIDEST_HEAD)
+    indexer: Indexer | None = part(Indexer, optional=True, default=None)
 
     @property
     def head_size(self) -> Numeric:

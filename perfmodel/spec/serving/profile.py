@@ -25,6 +25,8 @@ SERVED_KERNELS: Final = (  # what runs between the products of a pass: norms tak
     *("lookup", "layernorm", "rmsnorm", "qk_norm", "rotary", "latent_rotary"),
     *("gelu", "relu", "squared_relu", "swiglu", "geglu", "route", "permute", "sample"),
 )
+INDEX_KERNELS: Final = ("index",)  # between products of an indexer and its scores
+INDEX_LAW: Final = "8bit"  # the format of an indexer's keys, whatever the cache is in
 STATE_KERNELS: Final = ("convolution_step", "delta_step")  # of one token of each sequence, in layers that keep a state
 
 
@@ -66,6 +68,27 @@ class CachedKernel(StreamedKernel):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class KeyChoiceKernel(Spec):
+    """Scores of an indexer at `computing` times the dense fp8 peak, `score_s` to write and search one, `choose_s` a choice."""
+
+    computing: Numeric = number("ratio", above=0, maximum=1.0)
+    score_s: Numeric = number("s")
+    choose_s: Numeric = number("s")
+    evidence: Evidence = part(Evidence, default=Evidence())
+    spread: Mapping[str, Numeric] = spreads()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class SparseKernel(Spec):
+    """Attention of prompts over chosen keys: `key_s` for each that a query reads, for up to `block_heads` heads at once."""
+
+    block_heads: Numeric = number("count", above=0)
+    key_s: Numeric = number("s", above=0)
+    evidence: Evidence = part(Evidence, default=Evidence())
+    spread: Mapping[str, Numeric] = spreads()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class SmallAllReduce(Spec):
     """An engine's own all-reduce inside a node, in a CUDA graph: latency_s + payload / bandwidth; for one number of ranks."""
 
@@ -83,7 +106,8 @@ class ServingProfile(Spec):
     that was calibrated it is its own. `small_products`, and `expert_products` where experts differ, are by law of the weights
     (spec/serving/formats.py), `cached_attention` by that of the cache, `all_reduce` by the number of ranks. Experts of an
     engine's own kernels have its family before the law (`sglang-fp8_block`). `small_kernels` are those between products that
-    were measured one by one, each with the whole chain of what it runs.
+    were measured one by one, each with the whole chain of what it runs. `key_choice`, by that of an indexer's keys,
+    and `sparse_attention`, by that of the cache, are of models with an indexer.
     """
 
     name: str = text()
@@ -94,6 +118,8 @@ class ServingProfile(Spec):
     all_reduce: Mapping[str, SmallAllReduce] = part(SmallAllReduce, shape="table", optional=True)
     carried_over: bool = flag(default=False)  # whether laws are those of another chip, however they were measured there
     small_kernels: Mapping[str, StreamedKernel] = part(StreamedKernel, shape="table", optional=True)
+    key_choice: Mapping[str, KeyChoiceKernel] = part(KeyChoiceKernel, shape="table", optional=True)
+    sparse_attention: Mapping[str, SparseKernel] = part(SparseKernel, shape="table", optional=True)
     small_kernel_s: Numeric = number("s")  # of one kernel between products, in a CUDA graph, beside the bytes it moves
     between_s: Numeric = number("s", default=0.0)  # of the interpreter from one operator to the next, where nothing hides it
     spread: Mapping[str, Numeric] = spreads()
@@ -104,7 +130,9 @@ class ServingProfile(Spec):
             ("small_products", self.small_products, SMALL_PRODUCT_LAWS),
             ("expert_products", {name.rpartition(OF_FAMILY)[2]: name for name in self.expert_products}, SMALL_PRODUCT_LAWS),
             ("cached_attention", self.cached_attention, CACHE_LAWS),
-            ("small_kernels", self.small_kernels, (*SERVED_KERNELS, *STATE_KERNELS)),
+            ("sparse_attention", self.sparse_attention, CACHE_LAWS),
+            ("key_choice", self.key_choice, CACHE_LAWS),
+            ("small_kernels", self.small_kernels, (*SERVED_KERNELS, *STATE_KERNELS, *INDEX_KERNELS)),
         ):
             for name in table:
                 if name not in known:
@@ -139,3 +167,18 @@ class ServingProfile(Spec):
             have = ", ".join(self.cached_attention)
             raise NotSupportedError(f"{self.name} have no attention over a {law} cache; they have {have}", key="kv_precision")
         return self.cached_attention[law]
+
+    def choice_of_keys(self) -> KeyChoiceKernel:
+        """What an indexer takes. Errors: NotSupportedError where it was not measured."""
+        if INDEX_LAW not in self.key_choice:
+            raise NotSupportedError(f"{self.name} have no scores of an indexer; Hopper and Blackwell have", key="gpu")
+        return self.key_choice[INDEX_LAW]
+
+    def sparse_attention_over(self, law: str) -> SparseKernel:
+        """Attention of prompts over chosen keys in one format. Errors: NotSupportedError where none was measured."""
+        if law not in self.sparse_attention:
+            have = ", ".join(self.sparse_attention) or "none"
+            raise NotSupportedError(
+                f"{self.name} have no sparse attention over a {law} cache; they have {have}", key="kv_precision"
+            )
+        return self.sparse_attention[law]

@@ -11,7 +11,15 @@ from typing import Final
 
 import numpy as np
 
-from perfmodel.count.operators import CachedAttention, Collective, FusedAttention, Matmul, MemoryBound
+from perfmodel.count.operators import (
+    CachedAttention,
+    Collective,
+    FusedAttention,
+    KeyChoice,
+    Matmul,
+    MemoryBound,
+    SparseAttention,
+)
 from perfmodel.count.roles import EXPERT_PRODUCTS
 from perfmodel.count.serving.forward_pass import ForwardPass, ServedOperator, ServedProduct, forward_operators
 from perfmodel.light_dataclass import dataclass, replace
@@ -31,6 +39,8 @@ PART_OF: Final[Mapping[type, str]] = {  # what the time of operators other than 
     Matmul: "compute_s",
     CachedAttention: "cache_s",
     FusedAttention: "compute_s",
+    KeyChoice: "cache_s",
+    SparseAttention: "compute_s",
     MemoryBound: "kernels_s",
 }
 SIZES: Final = ("rows", "columns", "inner", "batch", "weight_bytes")  # what the time of a product depends on
@@ -155,10 +165,10 @@ def operator_time_s(operator: ServedOperator, setup: ServingSetup) -> Numeric:
             return product_time_s(operator, setup)[0]
         case Matmul():
             return scan_time_s(operator, setup)
-        case CachedAttention():
-            return cached_attention_time_s(operator, setup)
-        case FusedAttention():
-            return prompt_attention_time_s(operator, setup)
+        case CachedAttention() | FusedAttention():
+            return attention_time_s(operator, setup)
+        case KeyChoice() | SparseAttention():
+            return chosen_keys_time_s(operator, setup)
         case MemoryBound():
             return small_kernel_time_s(operator, setup)
         case Collective():
@@ -228,6 +238,20 @@ def product_time_s(product: ServedProduct, setup: ServingSetup) -> tuple[Numeric
     return seconds + small.each_s * product.batch, (seconds - fixed_s) > SIMILAR * read_s
 
 
+def attention_time_s(operator: CachedAttention | FusedAttention, setup: ServingSetup) -> Numeric:
+    """Attention of single queries over a cache, or of prompts."""
+    if isinstance(operator, CachedAttention):
+        return cached_attention_time_s(operator, setup)
+    return prompt_attention_time_s(operator, setup)
+
+
+def chosen_keys_time_s(operator: KeyChoice | SparseAttention, setup: ServingSetup) -> Numeric:
+    """The choice of keys, or attention of prompts over them."""
+    if isinstance(operator, KeyChoice):
+        return key_choice_time_s(operator, setup)
+    return sparse_attention_time_s(operator, setup)
+
+
 def cached_attention_time_s(attention: CachedAttention, setup: ServingSetup) -> Numeric:
     """a + max(bytes / (e*M), flop / (g*e_f*P)) + s * B*a*k, of B*a*k scores of queries with keys.
 
@@ -243,7 +267,23 @@ def cached_attention_time_s(attention: CachedAttention, setup: ServingSetup) -> 
 
 def prompt_attention_time_s(attention: FusedAttention, setup: ServingSetup) -> Numeric:
     """Fused attention of whole prompts, as in training's forward pass."""
-    return fused_attention_time_s(attention, gpu=setup.cluster.gpu, compute_scale=setup.cluster.compute_scale)
+    seconds = fused_attention_time_s(attention, gpu=setup.cluster.gpu, compute_scale=setup.cluster.compute_scale)
+    return np.where(np.asarray(attention.sequences) > 0, seconds, 0.0)
+
+
+def key_choice_time_s(choice: KeyChoice, setup: ServingSetup) -> Numeric:
+    """bytes / M + flop / (g*P) + s * R*k, and c where there are more keys than are chosen; P the dense peak of 8 bits."""
+    gpu, known = setup.cluster.gpu, setup.profile.choice_of_keys()
+    read_s = choice.read_bytes / gpu.memory_bandwidth_bytes_per_s
+    scored_s = choice.flop / (known.computing * gpu.peak("fp8")) + known.score_s * choice.scores
+    chosen_s = np.where(np.asarray(choice.few), 0.0, known.choose_s)
+    return np.where(np.asarray(choice.queries) > 0, read_s + scored_s + chosen_s, 0.0)
+
+
+def sparse_attention_time_s(attention: SparseAttention, setup: ServingSetup) -> Numeric:
+    """s * R*k * ceil(a/b): a block of b heads reads the keys that were chosen for a query once, however few heads it has."""
+    known = setup.profile.sparse_attention_over(attention.law)
+    return known.key_s * attention.rows * attention.keys * np.ceil(np.asarray(attention.heads) / known.block_heads)
 
 
 def scan_time_s(product: Matmul, setup: ServingSetup) -> Numeric:

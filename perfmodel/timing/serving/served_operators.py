@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from perfmodel.count.operators import CachedAttention, Collective, FusedAttention, Matmul, MemoryBound
+from perfmodel.count.operators import (
+    CachedAttention,
+    Collective,
+    FusedAttention,
+    KeyChoice,
+    Matmul,
+    MemoryBound,
+    SparseAttention,
+)
 from perfmodel.count.roles import EXPERT_PRODUCTS, Role
 from perfmodel.count.serving.forward_pass import ForwardPass, ServedOperator, ServedProduct, forward_operators
 from perfmodel.light_dataclass import dataclass
@@ -43,13 +51,12 @@ def served_ledger(setup: ServingSetup, tokens: ForwardPass) -> Iterator[ServedEn
 
 def served_confidence(operator: ServedOperator, setup: ServingSetup) -> str:
     """measured, interpolated, extrapolated or datasheet: of products, by the law that takes most of the time."""
-    gpu, profile = setup.cluster.gpu, setup.profile
+    gpu = setup.cluster.gpu
     match operator:
         case Matmul():
             return _of_product(operator, setup)
-        case CachedAttention():
-            known = profile.attention_over(operator.law).evidence
-            return _of_profile(known, {"read_bytes": operator.read_bytes}, setup)
+        case CachedAttention() | KeyChoice() | SparseAttention():
+            return _of_cached_keys(operator, setup)
         case FusedAttention():
             law = gpu.attention(operator.precision, backward=False)
             return confidence(law.evidence, {"head_size": operator.head_size, "sequence_length": operator.key_length})
@@ -64,6 +71,19 @@ def served_confidence(operator: ServedOperator, setup: ServingSetup) -> str:
             if own is None or collective_time_s(operator, cluster=setup.cluster) < message_time_s(operator, setup) * (1 + 1e-9):
                 return collective_confidence(operator, setup.cluster)
             return _of_profile(own.evidence, {"payload_bytes": operator.payload_bytes}, setup)
+
+
+def _of_cached_keys(operator: CachedAttention | KeyChoice | SparseAttention, setup: ServingSetup) -> str:
+    """That of attention over a cache, or of an indexer's part of it."""
+    profile = setup.profile
+    match operator:
+        case CachedAttention():
+            law, sizes = profile.attention_over(operator.law).evidence, {"read_bytes": operator.read_bytes}
+        case KeyChoice():
+            law, sizes = profile.choice_of_keys().evidence, {"keys": operator.keys}
+        case SparseAttention():
+            law, sizes = profile.sparse_attention_over(operator.law).evidence, {"rows": operator.rows}
+    return _of_profile(law, sizes, setup)
 
 
 def _of_product(product: Matmul, setup: ServingSetup) -> str:

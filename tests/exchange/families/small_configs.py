@@ -105,6 +105,7 @@ LATENT: Final = ALL_HEADS | {
     "hidden_act": "silu", "q_lora_rank": 48, "kv_lora_rank": 32, "qk_nope_head_dim": 24, "qk_rope_head_dim": 8,
     "v_head_dim": 20,
 }  # fmt: skip
+INDEXED: Final = {"index_n_heads": 4, "index_head_dim": 16, "index_topk": 8}
 LATENT_EXPERTS: Final = LATENT | {
     "n_routed_experts": 8, "num_experts_per_tok": 2, "n_shared_experts": 2, "moe_intermediate_size": 72,
     "first_k_dense_replace": 2, "n_group": 4, "topk_group": 2,
@@ -161,6 +162,8 @@ PARTS: Final = [
          {"interleave_moe_layer_step": 2, "attention_bias": True}, {"moe_layers": [1, 2]}),
     *_of("deepseek_v2", LATENT_EXPERTS, {}, {"q_lora_rank": None}, {"first_k_dense_replace": 0}),
     *_of("deepseek_v3", LATENT_EXPERTS, {}, {"tie_word_embeddings": True}),
+    *_of("deepseek_v32", LATENT_EXPERTS | INDEXED, {}, {"index_n_heads": 3}),
+    *_of("glm_moe_dsa", LATENT_EXPERTS | INDEXED, {}, {"index_head_dim": 24}),
     *_of("glm4_moe_lite", {key: value for key, value in LATENT_EXPERTS.items() if key != "first_k_dense_replace"}),
     *_of("youtu", LATENT),
     *_of("minicpm3", LATENT, {}, {"v_head_dim": None}),
