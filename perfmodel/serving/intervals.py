@@ -27,22 +27,22 @@ def part_spreads(setup: ServingSetup) -> Mapping[str, Mapping[str, Numeric]]:
 
     A part that has one of OF_EXPERTS is the products of all but experts, those of experts apart.
     """
-    profile, law = setup.profile, setup.weights.law
-    products, attention = profile.small_product(law), profile.attention_over(setup.cache.law)
+    profile, law, family = setup.profile, setup.weights.law, setup.engine.family
+    name, attention = profile.product_law(law, family), profile.attention_over(setup.cache.law)
+    products, of_products = profile.small_products[name], f"serving.small_products.{name}"
     large = setup.cluster.gpu.matmul(setup.circuits)
     circuits = {f"cluster.gpu.kernels.matmul.{setup.circuits}.efficiency": large.spread.get("efficiency", 0.0)}
     reduce = profile.all_reduce.get(str(setup.tensor_parallel))
     found = {
-        "weights_s": {f"serving.small_products.{law}.efficiency": products.spread.get("efficiency", 0.0)},
-        "compute_s": circuits | {f"serving.small_products.{law}.computing": products.spread.get("computing", 0.0)},
+        "weights_s": {f"{of_products}.efficiency": products.spread.get("efficiency", 0.0)},
+        "compute_s": circuits | {f"{of_products}.computing": products.spread.get("computing", 0.0)},
         "cache_s": {f"serving.cached_attention.{setup.cache.law}.efficiency": attention.spread.get("efficiency", 0.0)},
         "kernels_s": {"serving.small_kernel_s": profile.spread.get("small_kernel_s", 0.0)},
         "host_s": {"engine.host.step_s": setup.engine.host.spread.get("step_s", 0.0)},
     }
     if setup.model.mixture is not None:
-        family = setup.engine.family
         name, experts = profile.expert_law(law, family), profile.expert_product(law, family)
-        path = f"serving.expert_products.{name}" if name else f"serving.small_products.{law}"
+        path = f"serving.expert_products.{name}" if name else of_products
         found["expert_weights_s"] = {f"{path}.efficiency": experts.spread.get("efficiency", 0.0)}
         found["expert_compute_s"] = circuits | {f"{path}.computing": experts.spread.get("computing", 0.0)}
     if reduce is not None:

@@ -45,8 +45,9 @@ def test_products_with_many_rows_are_as_sure_as_the_kernels_of_the_gpu(precision
         f"cluster.gpu.kernels.matmul.{precision}.efficiency",
         server.cluster.gpu.kernels.matmul[precision].spread["efficiency"],
     )
-    stated = server.profile.small_product(precision).spread.get("computing", 0.0)
-    assert of_serving == (f"serving.small_products.{precision}.computing", stated)
+    name = server.profile.product_law(precision, server.engine.family)
+    stated = server.profile.small_products[name].spread.get("computing", 0.0)
+    assert of_serving == (f"serving.small_products.{name}.computing", stated)
     assert (stated > 0) is (precision == "fp8")
 
 

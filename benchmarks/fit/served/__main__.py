@@ -1,4 +1,4 @@
-"""Refits what engines' own kernels take: fused experts, steps of delta rules, sparse attention. Prints it.
+"""Refits what engines' own kernels take: products, fused experts, steps of delta rules, sparse attention. Prints it.
 
     python -m perfmodel.benchmarks.fit.served                           # every GPU: what is found beside what is shipped
     python -m perfmodel.benchmarks.fit.served b200 --output FOLDER      # and the shipped file with what is found, in FOLDER
@@ -23,14 +23,17 @@ from perfmodel.benchmarks.fit.served.law_text import (
     choice_law,
     expert_law,
     index_law,
+    product_law,
     replaced,
     shown,
     sparse_law,
     step_law,
 )
+from perfmodel.benchmarks.fit.served.products import chosen_rows as chosen_products
+from perfmodel.benchmarks.fit.served.products import fit_products, products_setup
 from perfmodel.benchmarks.fit.served.sparse import CACHES, fit_choice, fit_index, fit_sparse
 from perfmodel.benchmarks.fit.served.state_steps import fit_step
-from perfmodel.benchmarks.fit.served.tables import EXPERTS, STEPS, ServedTables
+from perfmodel.benchmarks.fit.served.tables import EXPERTS, PRODUCTS, STEPS, ServedTables
 from perfmodel.errors import InputError, PerfmodelError
 from perfmodel.exchange.chip_names import did_you_mean_hardware
 from perfmodel.exchange.output import write_text
@@ -43,6 +46,9 @@ NO_STEPS: Final = ("a100-sxm-80gb",)  # GPUs of whose state-keeping mixers the p
 
 def fitted(gpu: str, tables: ServedTables) -> Iterator[ServedLaw]:
     """Every law of one GPU."""
+    for products in PRODUCTS.get(gpu, ()):
+        setup = products_setup(gpu, products)
+        yield product_law(products, setup, fit_products(setup, chosen_products(tables.linears(gpu, products))))
     for table in EXPERTS[gpu]:
         setup = experts_setup(gpu, table.family, table.precision)
         yield expert_law(table, setup.weights.law, fit_experts(setup, chosen_rows(tables.experts(gpu, table))))

@@ -10,12 +10,15 @@ import numpy as np
 
 from perfmodel.benchmarks.fit.regression import Fit, rounded
 from perfmodel.benchmarks.fit.served.experts import FREE, MOST_TOKENS
+from perfmodel.benchmarks.fit.served.products import MOST_ROWS as MOST_PRODUCT_ROWS
+from perfmodel.benchmarks.fit.served.products import any_engines
 from perfmodel.benchmarks.fit.served.sparse import BLOCK_HEADS, FREE_CHOICE, LEAST_ROWS, MOST_CONTEXT, MOST_ROWS
 from perfmodel.benchmarks.fit.served.state_steps import MOST_SEQUENCES
-from perfmodel.benchmarks.fit.served.tables import BALANCED, ENGINES, SIXTEEN_BITS, STEPS, ExpertTable
+from perfmodel.benchmarks.fit.served.tables import BALANCED, ENGINES, SIXTEEN_BITS, STEPS, ExpertTable, ProductTable
 from perfmodel.errors import InputError
 from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.serving.profile import INDEX_LAW, OF_FAMILY, ServingProfile
+from perfmodel.spec.serving.setup import ServingSetup
 
 PACKAGE: Final = "aiconfigurator-core 0.12.0, Apache-2.0"
 SPARSE_TABLES: Final = f"{PACKAGE}, sparse_attention tables of this GPU"
@@ -73,6 +76,27 @@ def step_law(step: str, fit: Fit) -> ServedLaw:
     sources = {"fixed_s": f"{what}; {_errors(fit)}", "efficiency": what}
     lines = tuple(_line(name, fit.found[name], sources[name], STEP_SPREADS[name]) for name in sources)
     return ServedLaw(section="small_kernels", name=step, lines=lines, found=fit.found, fit=fit)
+
+
+def product_law(table: ProductTable, setup: ServingSetup, fit: Fit) -> ServedLaw:
+    """The law of products with few rows, which stands under the family of its engine; with many as in any engine."""
+    law, computing = setup.weights.law, float(np.asarray(any_engines(setup).computing))
+    what = (
+        f"fit on {len(fit.measured_s):,} products of 1 to {MOST_PRODUCT_ROWS} rows of {ENGINES[table.family]} {table.version}"
+    )
+    what += f", {table.number} ({PACKAGE}, gemm tables of this GPU)"
+    error = f"{max(fit.held_out_error()['median'], LEAST_SPREAD):.0%}"
+    spreads = {"fixed_s": ("15%", BETWEEN), "efficiency": (error, OF_FIT)}
+    sources = dict.fromkeys(fit.found, what) | {"fixed_s": f"{what}; {_errors(fit)}"}
+    lines = [_evidence(f"{{rows: [1, {MOST_PRODUCT_ROWS}]}}")]
+    if computing != 1.0:
+        lines.append(
+            _line("computing", computing, f"that of {law} in any engine", ("15%", "between the libraries of the tables"))
+        )
+    lines += [_line(name, value, sources[name], spreads.get(name)) for name, value in fit.found.items()]
+    return ServedLaw(
+        section="small_products", name=f"{table.family}{OF_FAMILY}{law}", lines=tuple(lines), found=fit.found, fit=fit
+    )
 
 
 def choice_law(fit: Fit) -> ServedLaw:

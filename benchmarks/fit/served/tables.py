@@ -50,6 +50,16 @@ class ExpertTable:
         return self.of or self.family
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProductTable:
+    """Products of weights in one format by the kernels of one engine; `number` is what the table calls the format."""
+
+    family: str
+    version: str
+    precision: str
+    number: str
+
+
 _TRITON, _CUTLASS, _BACKEND = "sglang_fused_moe_triton", "moe_torch_flow_cutlass", "sglang_flashinfer_trtllm_moe"
 _MARLIN = "vllm_compressedtensorswna16marlinmoe_marlin_marlinexperts"
 _OPENAI = "vllm_gptossmxfp4moe_triton_oaitritonmxfp4expertsmonolithic"
@@ -121,6 +131,32 @@ EXPERTS: Final = {
 }
 
 
+def _products(*formats: str) -> tuple[ProductTable, ...]:
+    """By format, of each engine whose own table stands for it (NOT_ITS_OWN)."""
+    every = [(family, version, each) for family, version in LINEARS.items() for each in formats]
+    return tuple(
+        ProductTable(family=family, version=version, precision=each, number=NUMBERS.get(each, each))
+        for family, version, each in every
+        if each not in NOT_ITS_OWN.get(family, ())
+    )
+
+
+NUMBERS: Final = {"bf16": "bfloat16"}
+NOT_ITS_OWN: Final = {  # tables that do not stand for what an engine runs in a pass
+    "vllm": ("fp8_block",),  # timed with the interpreter between kernels: 60 to 280 us whatever the size
+    "trtllm": (
+        "fp8",
+        "nvfp4",
+    ),  # timed with a cast of the rows, which the engine joins to the norm before: with it runs are slower
+}
+LINEARS: Final = {"sglang": "0.5.14", "vllm": "0.24.0", "trtllm": "1.3.0rc20"}
+PRODUCTS: Final = {
+    "h100-sxm-80gb": _products("bf16", "fp8", "fp8_block"),
+    "h200-sxm-141gb": _products("bf16", "fp8", "fp8_block"),
+    "b200": _products("bf16", "fp8", "fp8_block", "nvfp4"),
+}
+
+
 def _seconds(times: pd.Series, names: dict[str, str]) -> pd.DataFrame:
     """A table of milliseconds by some of the package's columns, in seconds by our names."""
     return (times / 1e3).rename("seconds").reset_index().rename(columns=names)
@@ -151,6 +187,12 @@ class ServedTables(Package):
         names = {"batch_size": "sequences", "num_k_heads": "key_heads", "num_v_heads": "value_heads", "d_model": "width"}
         rows = rows.rename(columns=names).assign(seconds=rows.latency / 1e3)
         return rows.groupby(list(names.values())).seconds.median().reset_index()
+
+    def linears(self, gpu: str, table: ProductTable) -> pd.DataFrame:
+        """m, n, k and seconds of x @ W^T, with the cast of x where it has one; the median of what was timed twice."""
+        rows = self._rows(gpu, "gemm", "gemm", table.family, table.version)
+        rows = rows[rows.gemm_dtype == table.number].assign(seconds=rows.latency / 1e3)
+        return rows.groupby(["m", "n", "k"]).seconds.median().reset_index()
 
     def choices(self, gpu: str) -> pd.DataFrame:
         """queries of one sequence, keys `before` them, scored_s of scoring keys, seconds of choosing the best.

@@ -46,13 +46,16 @@ class ServedKernel(StreamedKernel):
 
     The law is that of products alone (perfmodel/data/kernels); engines cast the rows beside them, or widen the weights. How far
     reading and computing hide each other is that law's, unless `overlap_power` was measured of few rows. Weights of a column
-    that are few are read less well: `inner_half` is how many cost as much to begin as to read. A library without kernels for
-    several matrices at once takes `each_s` for each of them.
+    that are few are read less well: `inner_half` is how many cost as much to begin as to read. However few columns
+    there are, one of them takes `inner_s` for each of its weights, one after the other; `inner_power` says how far that and
+    reading hide each other. A library without kernels for several matrices at once takes `each_s` for each of them.
     """
 
     computing: Numeric = number("ratio", above=0, maximum=1.2, default=1.0)
     overlap_power: Numeric | None = number("ratio", minimum=1, maximum=50, optional=True, default=None)
     inner_half: Numeric = number("count", default=0.0)
+    inner_s: Numeric = number("s", default=0.0)
+    inner_power: Numeric = number("ratio", minimum=1, maximum=50, default=2.0)
     each_s: Numeric = number("s", default=0.0)
 
 
@@ -98,14 +101,19 @@ class SmallAllReduce(Spec):
     spread: Mapping[str, Numeric] = spreads()
 
 
+def _without_family(table: Mapping[str, ServedKernel]) -> dict[str, str]:
+    """The names of a table by what is left of them behind the family of an engine."""
+    return {name.rpartition(OF_FAMILY)[2]: name for name in table}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class ServingProfile(Spec):
     """Kernels of one GPU as serving engines have them.
 
     `cluster` is the preset of the machine that the GPU usually stands in, whose links its messages travel over; of a machine
     that was calibrated it is its own. `small_products`, and `expert_products` where experts differ, are by law of the weights
-    (spec/serving/formats.py), `cached_attention` by that of the cache, `all_reduce` by the number of ranks. Experts of an
-    engine's own kernels have its family before the law (`sglang-fp8_block`). `small_kernels` are those between products that
+    (spec/serving/formats.py), `cached_attention` by that of the cache, `all_reduce` by the number of ranks. An engine's own
+    kernels have its family before the law (`sglang-fp8_block`). `small_kernels` are those between products that
     were measured one by one, each with the whole chain of what it runs. `key_choice`, by that of an indexer's keys,
     and `sparse_attention`, by that of the cache, are of models with an indexer.
     """
@@ -127,8 +135,8 @@ class ServingProfile(Spec):
     def __post_init__(self) -> None:
         Spec.__post_init__(self)
         for key, table, known in (
-            ("small_products", self.small_products, SMALL_PRODUCT_LAWS),
-            ("expert_products", {name.rpartition(OF_FAMILY)[2]: name for name in self.expert_products}, SMALL_PRODUCT_LAWS),
+            ("small_products", _without_family(self.small_products), SMALL_PRODUCT_LAWS),
+            ("expert_products", _without_family(self.expert_products), SMALL_PRODUCT_LAWS),
             ("cached_attention", self.cached_attention, CACHE_LAWS),
             ("sparse_attention", self.sparse_attention, CACHE_LAWS),
             ("key_choice", self.key_choice, CACHE_LAWS),
@@ -141,13 +149,22 @@ class ServingProfile(Spec):
             if not is_size(ranks):
                 raise InputError("numbers of ranks are whole numbers above 0", key=f"all_reduce.{ranks}")
 
-    def small_product(self, law: str) -> ServedKernel:
-        """Products with few rows of weights in one format. Errors: NotSupportedError where none were measured."""
-        law = law if law in self.small_products else ALIKE.get(law, law)
-        if law not in self.small_products:
-            have = ", ".join(self.small_products)
+    def product_law(self, law: str, family: str) -> str:
+        """The name of the numbers of products: those of the engine's own kernels, or of any engine.
+
+        Errors: NotSupportedError where none were measured.
+        """
+        alike = ALIKE.get(law, law)
+        names = (f"{family}{OF_FAMILY}{law}", law, f"{family}{OF_FAMILY}{alike}", alike)
+        found = next((name for name in names if name in self.small_products), "")
+        if not found:
+            have = ", ".join(dict.fromkeys(_without_family(self.small_products)))
             raise NotSupportedError(f"{self.name} have no products of {law} weights; they have {have}", key="precision")
-        return self.small_products[law]
+        return found
+
+    def small_product(self, law: str, family: str) -> ServedKernel:
+        """Products with few rows of weights in one format. Errors: NotSupportedError where none were measured."""
+        return self.small_products[self.product_law(law, family)]
 
     def expert_law(self, law: str, family: str) -> str:
         """The name of the numbers of experts in one kernel: of the engine or a newer one, of any engine, else ""."""
@@ -159,7 +176,7 @@ class ServingProfile(Spec):
     def expert_product(self, law: str, family: str) -> ServedKernel:
         """Products of all experts of a layer in one kernel: their own numbers, or those of other products."""
         name = self.expert_law(law, family)
-        return self.expert_products[name] if name else self.small_product(law)
+        return self.expert_products[name] if name else self.small_product(law, family)
 
     def attention_over(self, law: str) -> CachedKernel:
         """Decode attention over a cache in one format. Errors: NotSupportedError where none was measured."""

@@ -24,9 +24,9 @@ from perfmodel.count.roles import EXPERT_PRODUCTS
 from perfmodel.count.serving.forward_pass import ForwardPass, ServedOperator, ServedProduct, forward_operators
 from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.evidence.spread import with_numbers
-from perfmodel.spec.fields import Numeric
+from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.precision import number_format
-from perfmodel.spec.serving.profile import SmallAllReduce
+from perfmodel.spec.serving.profile import ServedKernel, SmallAllReduce
 from perfmodel.spec.serving.setup import ServingSetup
 from perfmodel.timing.attention import fused_attention_time_s
 from perfmodel.timing.collectives import collective_time_s
@@ -210,16 +210,19 @@ def product_time_s(product: ServedProduct, setup: ServingSetup) -> tuple[Numeric
     """Time of a product, a + b*n + (C^p + L^p)^(1/p) of n matrices, and whether computing takes longer than reading.
 
     L = bytes of weights and rows * (1 + k0/k) / (e*M) bounds few rows, whatever their number: a column's weights, of k numbers,
-    cost k0 more to begin. C and p are those of the GPU's products with many rows (timing/kernels.py), of experts without what
-    padding to whole tiles costs, as they have narrow tiles. Weights in fewer bits than operands are read as what they are.
-    Of a product that runs beside others a is hidden: what both read they share the memory for.
+    cost k0 more to begin, and are a chain of c*k at least: (L^q + (c*k)^q)^(1/q) then stands for L. C and p are those of the
+    GPU's products with many rows (timing/kernels.py), of experts without what padding to whole tiles costs, as they have narrow
+    tiles. Weights in fewer bits than operands are read as what they are. Of a product that runs beside others a is hidden: what
+    both read they share the memory for.
     """
-    gpu, profile = setup.cluster.gpu, setup.profile
+    gpu, profile, family = setup.cluster.gpu, setup.profile, setup.engine.family
     of_experts = product.role in EXPERT_PRODUCTS
-    small = profile.expert_product(product.law, setup.engine.family) if of_experts else profile.small_product(product.law)
+    small = profile.expert_product(product.law, family) if of_experts else profile.small_product(product.law, family)
     ratio = product.read_bytes / matmul_bytes(product)
     large = gpu.matmul(product.precision)
     reading = small.efficiency / (1.0 + small.inner_half / product.inner)
+    if anywhere(np.asarray(small.inner_s) > 0):
+        reading = reading / _beside_the_chain(small, product, product.read_bytes / (reading * gpu.memory_bandwidth_bytes_per_s))
     fixed_s = small.fixed_s + (setup.engine.cast_s if number_format(product.precision).low else 0.0)
     fixed_s = 0.0 if product.beside else fixed_s
     known = with_numbers(
@@ -250,6 +253,12 @@ def chosen_keys_time_s(operator: KeyChoice | SparseAttention, setup: ServingSetu
     if isinstance(operator, KeyChoice):
         return key_choice_time_s(operator, setup)
     return sparse_attention_time_s(operator, setup)
+
+
+def _beside_the_chain(small: ServedKernel, product: ServedProduct, read_s: Numeric) -> Numeric:
+    """How many times as long reading takes beside the chain over the inner size: (1 + (c*k / L)^q)^(1/q)."""
+    chain: Numeric = np.power(small.inner_s * product.inner / np.maximum(read_s, 1e-30), small.inner_power)
+    return np.power(1.0 + chain, 1.0 / small.inner_power)
 
 
 def cached_attention_time_s(attention: CachedAttention, setup: ServingSetup) -> Numeric:

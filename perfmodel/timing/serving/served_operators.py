@@ -93,8 +93,9 @@ def _of_product(product: Matmul, setup: ServingSetup) -> str:
     if product_time_s(product, setup)[1]:
         sizes = {"rows": product.rows, "columns": product.columns, "inner": product.inner}
         return least_sure([confidence(setup.cluster.gpu.matmul(product.precision).evidence, sizes), "interpolated"])
-    of_experts, profile = product.role in EXPERT_PRODUCTS, setup.profile
-    small = profile.expert_product(product.law, setup.engine.family) if of_experts else profile.small_product(product.law)
+    profile, family = setup.profile, setup.engine.family
+    law_of = profile.expert_product if product.role in EXPERT_PRODUCTS else profile.small_product
+    small = law_of(product.law, family)
     return _of_profile(small.evidence, {"rows": product.rows}, setup)
 
 

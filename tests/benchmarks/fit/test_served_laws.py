@@ -141,7 +141,7 @@ def test_a_law_takes_the_place_of_the_one_under_its_name() -> None:
     law = law_text.expert_law(TABLE, "bf16", found_law())
     changed = law_text.replaced(text, law)
     before, after = text.splitlines(), changed.splitlines()
-    place = after.index("  vllm-bf16:")
+    place = after.index("  vllm-bf16:", after.index("expert_products:"))
     assert after[place + 3].startswith("    fixed_s: {value: 9us, ")
     assert "160 fused experts" in after[place + 2]
     assert before[:place] == after[:place]

@@ -65,8 +65,8 @@ def test_laws_are_found(entries: dict[str, Any]) -> None:
     profile = build(ServingProfile, entries)
     assert profile.between_s == BETWEEN_S
     cache, experts = profile.attention_over("16bit"), profile.expert_product("bf16", "reference")
-    assert profile.small_product("bf16").efficiency == pytest.approx(READING, rel=0.03)
-    assert profile.small_product("bf16").inner_half == pytest.approx(INNER_HALF, rel=0.1)
+    assert profile.small_product("bf16", "reference").efficiency == pytest.approx(READING, rel=0.03)
+    assert profile.small_product("bf16", "reference").inner_half == pytest.approx(INNER_HALF, rel=0.1)
     assert cache.efficiency == pytest.approx(READING, rel=0.03)
     assert cache.score_s == pytest.approx(SOFTMAX_S, rel=0.1)
     assert cache.fixed_s == pytest.approx(5e-5, rel=0.2)

@@ -44,7 +44,8 @@ def fc1(setup: ServingSetup, tokens: ForwardPass = ONE) -> ServedProduct:
 def with_small(setup: ServingSetup, law: str, **numbers: Any) -> ServingSetup:
     """The setup with other numbers of products with few rows."""
     table = dict(setup.profile.small_products)
-    table[law] = with_numbers(setup.profile.small_product(law), numbers)
+    name = setup.profile.product_law(law, setup.engine.family)
+    table[name] = with_numbers(table[name], numbers)
     return replace(setup, profile=replace(setup.profile, small_products=MappingProxyType(table)))
 
 
@@ -53,7 +54,9 @@ def test_a_product_of_one_row_takes_what_its_weights_take_to_read(precision: str
     """In as few bits as they are held, at the efficiency of their law and beside a start; in 16 bits with operands too."""
     setup = serving_setup("llama-3.1-8b", gpu="h100-sxm-80gb", precision=precision)
     product = fc1(setup)
-    sharp = with_small(setup, product.law, fixed_s=1e-3, efficiency=0.5, computing=1.2, each_s=0.0, overlap_power=50.0)
+    sharp = with_small(
+        setup, product.law, fixed_s=1e-3, efficiency=0.5, computing=1.2, each_s=0.0, inner_s=0.0, overlap_power=50.0
+    )
     read = width * 4096 * 2 * 14336 + 2 * (4096 + 2 * 14336)
     seconds, is_computed = product_time_s(product, sharp)
     assert not is_computed
@@ -65,7 +68,7 @@ def test_a_product_of_one_row_takes_what_its_weights_take_to_read(precision: str
 def test_several_matrices_are_started_one_by_one_where_a_library_has_them_so() -> None:
     """each_s for each of them."""
     setup = serving_setup("llama-3.1-8b", gpu="h100-sxm-80gb")
-    slow = with_small(setup, "bf16", each_s=setup.profile.small_product("bf16").each_s + 1e-3)
+    slow = with_small(setup, "bf16", each_s=setup.profile.small_product("bf16", "vllm").each_s + 1e-3)
     product = replace(fc1(setup), batch=7.0)
     assert float(product_time_s(product, slow)[0] - product_time_s(product, setup)[0]) == pytest.approx(7e-3)
 
@@ -228,7 +231,7 @@ def test_experts_take_as_long_as_the_kernels_of_their_engine() -> None:
 def test_formats_whose_weights_are_read_alike_share_a_law_where_one_was_measured() -> None:
     """Weights in mxfp4 take the law of nvfp4 but where an engine's experts have their own."""
     profile = serving_setup("gpt-oss-120b", gpu="b200").profile
-    assert profile.small_product("mxfp4") is profile.small_product("nvfp4")
+    assert profile.small_product("mxfp4", "nobody") is profile.small_product("nvfp4", "nobody")
     assert (profile.expert_law("mxfp4", "nobody"), profile.expert_law("mxfp4", "vllm")) == ("nvfp4", "vllm-mxfp4")
 
 
@@ -246,7 +249,7 @@ def test_shared_experts_beside_the_routed_ones_hide_their_start() -> None:
     beside = serving_setup("deepseek-v3", gpu="h200-sxm-141gb", engine="sglang", precision="fp8_block", tensor_parallel=8)
     behind = replace(beside, engine=replace(beside.engine, shared_beside=False))
     decode, prompt = ForwardPass(sequences=4.0, context=100.0), ForwardPass(prompts=1.0, prompt_tokens=100.0)
-    start_s = float(beside.profile.small_product("fp8_block").fixed_s)
+    start_s = float(beside.profile.small_product("fp8_block", "sglang").fixed_s)
     longer_s = float(pass_time(behind, decode).total_s) - float(pass_time(beside, decode).total_s)
     assert longer_s == pytest.approx(58 * 2 * start_s)
     assert float(pass_time(behind, prompt).total_s) == float(pass_time(beside, prompt).total_s)

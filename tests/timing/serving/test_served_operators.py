@@ -41,7 +41,7 @@ def words(server: ServingSetup, tokens: ForwardPass) -> dict[str, str]:
 
 def test_products_with_few_rows_are_as_sure_as_the_tables_of_the_gpu() -> None:
     """Interpolated up to the rows of the table, extrapolated beyond it and from another chip; experts, by engine."""
-    few, more = PASSES["decode"], ForwardPass(sequences=48.0, context=100.0)
+    few, more = PASSES["decode"], ForwardPass(sequences=96.0, context=100.0)
     assert words(setup(), few)["layer.mlp.fc1"] == "interpolated"
     assert words(setup(), more)["layer.mlp.fc1"] == "extrapolated"
     assert words(setup(gpu="h100-pcie-80gb"), few)["layer.mlp.fc1"] == "extrapolated"
