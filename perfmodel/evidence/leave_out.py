@@ -3,9 +3,13 @@
 A prior fitted on runs is one number x of many runs. To score a source without itself, every such x is estimated from the rows
 of all other sources,
 
-    x' = x * f,  f = the factor that makes the mean over sources of their median |T(f)/T_measured - 1| least,
+    x' = x * f,  f = the factor of the greatest posterior  p(f) * c(f)^-n,
 
-each source weighing one, and its own rows are predicted with x'. To keep one prediction a row and a prior,
+and its own rows are predicted with x'. c is the mean over the n sources, each weighing one, of their median
+|T(f)/T_measured - 1|: c^-n is what remains of the likelihood of errors that follow Laplace's law, exp(-n*c/b) / b^n, when its
+scale b is anything, all sizes alike (the integral over ln b). p is what was known of x without any run, log-normal with the
+90 % interval value / (1 + spread) to value * (1 + spread): it decides where the sources do not. x is the median of the runs
+that share it. What is shipped is what all sources together give (`estimated_factor`). To keep one prediction a row and a prior,
 ln T(f) = ln T + s * ln f, with the slope s of a second prediction at f = 1.1: the priors act nearly as powers. The discrepancy
 of its interval is then estimated on all other sources (evidence/discrepancy.py), and the law of errors in intervals on what all
 others turn out to lie in theirs (evidence/tails.py).
@@ -15,7 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,11 +32,12 @@ from perfmodel.evidence.time_scores import TimeComparison
 from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.prediction import predict_stage
 from perfmodel.spec.evidence.run_evidence import Discrepancy
-from perfmodel.spec.evidence.spread import moved
+from perfmodel.spec.evidence.spread import DEVIATIONS, moved
+from perfmodel.spec.run import Run
 
 STEP: Final = 1.1  # of the second prediction
-FACTORS: Final = np.exp(np.linspace(-0.4, 0.4, 161))
-FEWEST_SOURCES: Final = 2  # that are left; with fewer a prior stays as it is
+FACTORS: Final = np.exp(np.linspace(-1.0, 1.0, 401))
+LEAST_COST: Final = 1e-3  # no measurement is that sure: sources that agree by chance do not outweigh everything
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,10 +45,13 @@ class FittedPrior:
     """A number that was fitted on runs: its key path in a run, and the rows that share it, by patterns of their labels.
 
     Those rows are of mixtures of experts alone, or of all others: what was fitted on the ones is known without the others.
+    `value` and `spread` are what was known of it without any run: a number, and the half width of its 90 % interval as a share.
     """
 
     key: str
     rows: Mapping[str, str]
+    value: float
+    spread: float
     of_mixtures: bool = False
 
     def serves(self, measured: MeasuredRun) -> bool:
@@ -53,20 +61,33 @@ class FittedPrior:
             re.search(pattern, measured.labels.get(label, "")) for label, pattern in self.rows.items()
         )
 
+    def log_density(self, runs: Sequence[Run]) -> NDArray[np.float64]:
+        """ln p at each of FACTORS, but for a constant, where these runs have the number as it is shipped."""
+        shipped = np.median([_value(run, self.key) for run in runs])
+        deviations = DEVIATIONS * np.log(FACTORS * shipped / self.value) / np.log1p(self.spread)
+        return np.asarray(-0.5 * deviations**2)
+
 
 def left_out(comparisons: Sequence[TimeComparison], priors: Sequence[FittedPrior]) -> list[TimeComparison]:
     """Each comparison as it is with every fitted prior estimated without the publication that it comes from."""
     covered = [each for each in comparisons if each.predicted_s is not None]
     names = np.asarray([publication(each.measured.source) for each in covered])
-    slopes = [_slopes(covered, prior) for prior in priors]
     factor = np.ones(len(covered))
-    for name in np.unique(names):
-        own = names == name
-        for slope in slopes:
-            factor[own] *= _estimate(covered, names, slope, without=name) ** slope[own]
+    for prior in priors:
+        slope = _slopes(covered, prior)
+        for name in np.unique(names[slope != 0.0]):
+            own = names == name
+            factor[own] *= _estimate(covered, names, slope, prior, without=name) ** slope[own]
     scaled = [_scaled(each, float(by)) for each, by in zip(covered, factor, strict=True)]
     changed = iter(_with_others_law(_with_others_discrepancy(scaled)))
     return [each if each.predicted_s is None else next(changed) for each in comparisons]
+
+
+def estimated_factor(comparisons: Sequence[TimeComparison], prior: FittedPrior) -> float:
+    """f of all sources together: 1 where what is shipped is what they say."""
+    covered = [each for each in comparisons if each.predicted_s is not None]
+    names = np.asarray([publication(each.measured.source) for each in covered])
+    return _estimate(covered, names, _slopes(covered, prior), prior, without="")
 
 
 def _with_others_law(covered: Sequence[TimeComparison]) -> list[TimeComparison]:
@@ -107,17 +128,29 @@ def _slope(comparison: TimeComparison, prior: FittedPrior) -> float:
     return float(np.log(later_s / comparison.predicted_s) / np.log(STEP))
 
 
-def _estimate(covered: Sequence[TimeComparison], names: NDArray[np.str_], slope: NDArray[np.float64], *, without: str) -> float:
-    """f: the factor of a prior that suits all sources but one; 1 where hardly any other says something of it."""
+def _estimate(
+    covered: Sequence[TimeComparison], names: NDArray[np.str_], slope: NDArray[np.float64], prior: FittedPrior, *, without: str
+) -> float:
+    """f: the factor of a prior that suits all sources but one; what was known of it where no other says something."""
+    runs = [each.measured.run for each, moves in zip(covered, slope, strict=True) if moves and each.measured.run is not None]
     scored = np.asarray([each.measured.scored for each in covered])
     used = scored & (names != without) & (slope != 0.0)
     others = np.unique(names[used])
-    if len(others) < FEWEST_SOURCES:
-        return 1.0
-    ratio = np.asarray([(each.predicted_s or 0.0) / each.measured.iteration_time_s for each in covered])
-    errors = np.abs(ratio[used] * FACTORS[:, None] ** slope[used] - 1.0)
-    cost = np.mean([np.median(errors[:, names[used] == name], axis=1) for name in others], axis=0)
-    return float(FACTORS[np.argmin(cost)])
+    posterior = prior.log_density(runs)
+    if len(others):
+        ratio = np.asarray([(each.predicted_s or 0.0) / each.measured.iteration_time_s for each in covered])
+        errors = np.abs(ratio[used] * FACTORS[:, None] ** slope[used] - 1.0)
+        cost = np.mean([np.median(errors[:, names[used] == name], axis=1) for name in others], axis=0)
+        posterior = posterior - len(others) * np.log(np.maximum(cost, LEAST_COST))
+    return float(FACTORS[np.argmax(posterior)])
+
+
+def _value(run: Run, key: str) -> float:
+    """The number at a key path of a run, as it is shipped."""
+    found: Any = run
+    for name in key.split("."):
+        found = found[name] if isinstance(found, Mapping) else getattr(found, name)
+    return float(found)
 
 
 def _scaled(comparison: TimeComparison, factor: float) -> TimeComparison:

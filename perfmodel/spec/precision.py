@@ -68,6 +68,8 @@ class PrecisionRecipe:
     scales_loss   whether the loss is multiplied so that gradients keep to the range of 16 bits, which they are then held in
     cast_reads    how often the cast of an activation or a gradient reads it, each time in a kernel of its own, and how often
                   the cast of a weight does, where blocks of numbers share a scale; where a tensor has one, a stack says so
+    transforms    whether columns of activations and gradients are cast behind a Hadamard transform, in one more kernel that
+                  reads them, unless software leaves it out (low_precision.hadamard of the stack)
     spares_layers whether some layers keep 16-bit products (low_precision.spared_layers of the stack)
     holds_wide    whether parameters are held in 16 bits whatever else a stack holds of them
     """
@@ -79,6 +81,7 @@ class PrecisionRecipe:
     has_master: bool = True
     scales_loss: bool = False
     cast_reads: tuple[int, int] = (1, 1)
+    transforms: bool = False
     spares_layers: bool = False
     holds_wide: bool = False
 
@@ -148,14 +151,16 @@ RECIPES: Final[Mapping[str, PrecisionRecipe]] = MappingProxyType(
             PrecisionRecipe(name="fp8", products="fp8", attention="bf16", rest="bf16"),
             # a cast in blocks of 32 is one pass that writes both copies (Transformer Engine, MXFP8BlockScaling)
             PrecisionRecipe(name="mxfp8", products="mxfp8", attention="bf16", rest="bf16"),
-            # the largest number of the tensor, the copy along rows, and that along columns behind a Hadamard transform of 16
-            # numbers; weights, in squares of 16 x 16, need none (arXiv:2509.25149; Transformer Engine, NVFP4BlockScaling)
+            # the largest number of the tensor, and the copies along rows and columns; behind a Hadamard transform of 16 numbers
+            # those along columns take a kernel of their own. Weights need none (arXiv:2509.25149; Transformer Engine,
+            # NVFP4BlockScaling)
             PrecisionRecipe(
                 name="nvfp4",
                 products="nvfp4",
                 attention="bf16",
                 rest="bf16",
-                cast_reads=(3, 2),
+                cast_reads=(2, 2),
+                transforms=True,
                 spares_layers=True,
                 holds_wide=True,
             ),

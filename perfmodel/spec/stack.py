@@ -279,6 +279,7 @@ class LowPrecision(Spec):
     products: str = choice("mlp", "layer", "all")  # linears that take such operands: of the MLP, of the layer, the head too
     spared_layers: Numeric = number("ratio", maximum=1)  # share of the layers that keep 16 bits, in recipes that spare any
     scaling: str = choice("delayed", "current")  # by the largest number of earlier iterations, or of the tensor itself
+    hadamard: bool = flag(default=True)  # columns are cast behind a Hadamard transform, in recipes that have one
     parameter_gather: bool = flag()  # parameters are held (and travel, by scales of tensors) as low-precision copies alone
     attention: str = choice(NO_LOW_ATTENTION, *LOW_ATTENTION)  # what queries, keys and values are cast to
     attention_recipes: tuple[str, ...] = choices(*LOW_RECIPES, default=())  # in which
@@ -289,6 +290,10 @@ class LowPrecision(Spec):
     def reads_of_a_cast(self) -> int:
         """How often a cast with one scale for the tensor reads it: a scale of the moment wants its largest number first."""
         return 2 if self.scaling == "current" else 1
+
+    def reads_of_blocks(self, recipe: PrecisionRecipe) -> int:
+        """How often the cast of an activation or a gradient reads it where blocks of numbers share a scale."""
+        return recipe.cast_reads[0] + (recipe.transforms and self.hadamard)
 
     def narrow_layers(self, recipe: PrecisionRecipe) -> Numeric:
         """Share of the layers whose linears a recipe runs in low precision, where it casts any."""

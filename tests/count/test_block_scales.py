@@ -69,6 +69,17 @@ def test_every_pass_of_a_cast_is_a_kernel(precision: str, q: float, reads: int) 
         assert named(work, "layer.mlp.fc1.quantise", MemoryBound, phase).kernels == reads
 
 
+@pytest.mark.parametrize(("precision", "less"), [("nvfp4", 1), ("mxfp8", 0), ("fp8", 0)])
+def test_without_a_hadamard_transform_one_kernel_casts_both_copies(precision: str, less: int) -> None:
+    """NVTE_NVFP4_DISABLE_RHT of Transformer Engine: an operand is read once less; other formats have no transform."""
+    with_it, without = (
+        named(work_of(precision, {"low_precision.hadamard": each}), "layer.mlp.fc1.quantise", MemoryBound)
+        for each in (True, False)
+    )
+    assert with_it.moved_bytes - without.moved_bytes == 2 * less * T * H / RANKS
+    assert with_it.kernels - without.kernels == less
+
+
 @BLOCKS
 def test_the_scaling_of_a_stack_does_not_touch_blocks(precision: str, q: float, reads: int) -> None:
     """What it says is of scales of tensors."""

@@ -7,14 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from perfmodel.evidence.leave_out import FittedPrior, left_out
+from perfmodel.evidence.leave_out import FittedPrior, estimated_factor, left_out
 from perfmodel.evidence.time_scores import TimeComparison, compare_time
 from perfmodel.exchange.tables.fitted_priors import fitted_priors
 from perfmodel.prediction import predict_stage
-from tests.comparisons import measured, measured_mixtures
+from tests.comparisons import compared as compared_rows
+from tests.comparisons import compared_mixtures, measured, measured_mixtures
 from tests.evidence.test_groups import RAMP, row
 
-PRIOR = FittedPrior(key="cluster.compute_scale", rows={"stack": "^megatron-core$"})
+PRIOR = FittedPrior(key="cluster.compute_scale", rows={"stack": "^megatron-core$"}, value=1.0, spread=1.0)
 
 
 def compared(source: str, error: float, stack: str = "megatron-core") -> TimeComparison:
@@ -56,10 +57,41 @@ def test_a_row_of_another_stack_is_as_it_was() -> None:
     assert left_out(rows, [PRIOR])[0].predicted_s == rows[0].predicted_s
 
 
-def test_with_hardly_another_source_nothing_is_estimated() -> None:
-    """One other source says as much of itself as of the prior."""
-    rows = [compared("a", 0.0), compared("b", 0.3)]
-    assert left_out(rows, [PRIOR]) == rows
+@pytest.mark.parametrize("value", [0.9, 1.0, 1.2])
+def test_without_another_source_a_number_is_what_was_known_before_any_run(value: float) -> None:
+    """Its own row says nothing of what it is scored with: T'/T = (value / shipped)^slope."""
+    row = compared("a", 0.3)
+    (found,) = left_out([row], [replace(PRIOR, value=value)])
+    assert row.predicted_s is not None
+    slope = np.log((found.predicted_s or 0.0) / row.predicted_s)
+    assert slope == pytest.approx(_slope_of_compute() * np.log(value), abs=3e-3)
+
+
+def _slope_of_compute() -> float:
+    """d ln T / d ln compute_scale of the ramp's first stage."""
+    cluster = replace(RAMP.cluster, compute_scale=1.1 * RAMP.cluster.compute_scale)
+    first, faster = (
+        float(predict_stage(run.setup(run.stages[0])).iteration_time_s) for run in (RAMP, replace(RAMP, cluster=cluster))
+    )
+    return float(np.log(faster / first) / np.log(1.1))
+
+
+def test_sources_outweigh_what_was_known_where_they_agree_and_not_where_they_do_not() -> None:
+    """Four that all find 5 %: it stays at that. Two that find 5 % each way say nothing between: the prior decides."""
+    narrow = replace(PRIOR, value=1.0, spread=0.1)
+    agreeing = [compared(name, 0.05) for name in "abcd"]
+    split = [compared("a", 0.05), compared("b", -0.05)]
+    slope = _slope_of_compute()
+    assert estimated_factor(agreeing, narrow) == pytest.approx(1.05 ** (-1.0 / slope), rel=0.01)
+    assert estimated_factor(split, narrow) == pytest.approx(1.0, abs=0.006)
+    assert estimated_factor(split, replace(narrow, value=1.03)) == pytest.approx(1.03, abs=0.006)
+
+
+def test_what_is_shipped_is_what_all_sources_give() -> None:
+    """Within a fifth of what was known before: fitted numbers are rounded, and a number moves others a little."""
+    for prior in fitted_priors():
+        factor = estimated_factor([*compared_mixtures()] if prior.of_mixtures else [*compared_rows()], prior)
+        assert abs(np.log(factor)) <= 0.2 * np.log1p(prior.spread), prior
 
 
 def test_each_fitted_prior_serves_rows_of_a_shipped_table_and_moves_them() -> None:
@@ -72,7 +104,8 @@ def test_each_fitted_prior_serves_rows_of_a_shipped_table_and_moves_them() -> No
         pipelined = [each for each in served if each.run is not None and each.run.pipeline_parallel > 1] or served
         one = compare_time(pipelined[0])
         others = [replace(one, measured=replace(one.measured, source=name, iteration_time_s=2.0)) for name in "abc"]
-        assert left_out([one, *others], [prior])[0].predicted_s != one.predicted_s, prior
+        elsewhere = replace(prior, value=1.5 * prior.value)
+        assert left_out([one, *others], [elsewhere])[0].predicted_s != one.predicted_s, prior
 
 
 def test_rows_of_context_teach_nothing() -> None:

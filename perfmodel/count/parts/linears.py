@@ -295,7 +295,7 @@ class LinearOperators(TensorParallelCalls):
         Scales of the moment read it once more.
         """
         if recipe.has_blocks:
-            both = recipe.cast_reads[0] * self.activation_bytes + 2 * recipe.operand_bytes
+            both = self.stack.low_precision.reads_of_blocks(recipe) * self.activation_bytes + 2 * recipe.operand_bytes
             return both, both
         once = self.stack.low_precision.reads_of_a_cast * self.activation_bytes + recipe.operand_bytes
         return once, once + self.has_transposes * recipe.operand_bytes
@@ -315,7 +315,7 @@ class LinearOperators(TensorParallelCalls):
 
         Operands of several `matrices` are cast one by one, each in all kernels that a cast takes.
         """
-        kernels: Numeric = self.recipe.cast_reads[0]
+        kernels: Numeric = self.stack.low_precision.reads_of_blocks(self.recipe)
         backward: Numeric = kernels if self.recipe.has_blocks else 2
         calls: Numeric = 1
         one_by_one = np.asarray(matrices) > 1

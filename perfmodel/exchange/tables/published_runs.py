@@ -63,8 +63,8 @@ STACK_DEFAULTS: Final = ("sequence_parallel", "sharding")  # what the training s
 KERNEL_SETTINGS: Final = (  # of the stack, as far as the words of a row tell them
     *("fusion.attention_library", "fusion.fp32_scores", "fusion.norms", "fusion.loss_peak_bytes"),
     *("low_precision.parameter_gather", "low_precision.products", "low_precision.spared_layers"),
-    *("low_precision.attention", "low_precision.attention_recipes"),
-    "host.cuda_graphs",
+    *("low_precision.attention", "low_precision.attention_recipes", "low_precision.hadamard"),
+    *("host.cuda_graphs", "overlap.tensor_parallel"),
 )
 SCHEDULE_SETTINGS: Final = ("pipeline_schedule", "virtual_pipeline", "micro_batches")
 SILENT_DEFAULTS: Final = tuple(name for name in DEGREES if name != TENSOR.name)

@@ -38,6 +38,17 @@ def test_software_that_runs_the_mlp_alone_in_4_bits_is_read_so(read: Any) -> Non
     assert [float(each.spared_layers) for each in found] == [0.0, 0.0, 0.15]
 
 
+def test_mlperf_leaves_transforms_and_userbuffers_out_in_4_bits_alone(read: Any) -> None:
+    """config_common_fp4.sh: NVTE_NVFP4_DISABLE_RHT=1, TP_COMM_OVERLAP=False, FP8_PARAM_GATHER=False."""
+    cells = {"source": "mlcommons/training_results_v5.1 NVIDIA", "gpu": "gb200"}
+    elsewhere = {"precision": "nvfp4", "gpu": "gb200"}
+    four, eight, other = read(cells | {"precision": "nvfp4"}, cells | {"precision": "fp8"}, elsewhere)
+    stacks = [row.run.stack for row in (four, eight, other)]
+    assert [each.low_precision.hadamard for each in stacks] == [False, True, True]
+    assert [each.overlap.tensor_parallel for each in stacks] == ["backward", "pipelined", "pipelined"]
+    assert [each.low_precision.parameter_gather for each in stacks] == [False, True, False]
+
+
 @pytest.mark.parametrize(
     "source", ["mlcommons/training_results_v5.1 NVIDIA", "mlcommons/training_results_v5.1 Nebius/nebius_b200_n1"]
 )
