@@ -213,6 +213,7 @@ class Overlap(Spec):
     context_parallel_exchange: str = choice("ring", "all_gather")  # keys and values pass from rank to rank, or are gathered
     balanced_context_parallel: bool = flag()  # each rank takes a piece from either end of the sequence, or one from its place
     pipeline: bool = flag()  # messages between interleaved stages run beside the passes
+    pipeline_in_turn: bool = flag(default=False)  # a stage that waits for messages receives and sends them one after the other
     scatter_gather_pipeline: bool = flag()  # tensor-parallel ranks send a slice each, where all hold the same
     data_parallel: bool = flag()
     blocking_zero1: bool = flag(default=False)  # zero1 adds up gradients and gathers parameters in one call each; none hides
