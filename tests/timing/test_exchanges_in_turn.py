@@ -13,9 +13,11 @@ from itertools import pairwise
 import pytest
 
 from perfmodel.count.iteration import iteration
+from perfmodel.count.operators import Collective
 from perfmodel.events.pipeline_order import FORWARD, Task
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
 from perfmodel.prediction import predict_stage
+from perfmodel.timing.collectives import collective_time_s
 from perfmodel.timing.passes import both_directions
 from tests.layouts import RAMP_STAGE
 from tests.setups import setup_of
@@ -112,6 +114,16 @@ def test_software_that_sends_and_receives_in_turn_waits_twice_as_long() -> None:
     )
     assert one.pipeline_parallel_exposed_s == pytest.approx(2 * other.pipeline_parallel_exposed_s)
     assert one.total_s - other.total_s == pytest.approx(other.pipeline_parallel_exposed_s)
+
+
+def test_slices_are_joined_of_what_is_received_alone() -> None:
+    """DeepSpeed's ranks send a slice each: two slices in turn, and one join of what the neighbour sent (engine.py)."""
+    stack = stack_preset("megatron-deepspeed")
+    layout = replace(RAMP_STAGE, tensor_parallel=8, pipeline_parallel=4, sequence_parallel=False, global_batch_size=96 * 16)
+    work = iteration(setup_of(MODEL, layout, stack))
+    forward, _ = both_directions(work, CLUSTER, stack)
+    send, join = (collective_time_s(call, cluster=CLUSTER) for call in work.boundary.forward if isinstance(call, Collective))
+    assert forward.message_s == pytest.approx(2 * send + join)
 
 
 def test_one_stage_exchanges_nothing() -> None:
