@@ -23,7 +23,7 @@ from perfmodel.count.pipeline import PipelineSplit, PipelineStage
 from perfmodel.count.roles import Role
 from perfmodel.count.tuning.step import tuned_steps
 from perfmodel.light_dataclass import replace
-from perfmodel.spec.fields import Numeric, chosen
+from perfmodel.spec.fields import Numeric, anywhere, chosen
 from perfmodel.spec.layout import (
     ProcessGroup,
     data_parallel_group,
@@ -83,6 +83,9 @@ def _steps(setup: Setup, shard: ParameterCount, layers: Numeric, vocabulary: Num
         steps.append(_all_reduce("norm_gradients", numbers * state.gradient, tensor_parallel_group(layout)))
     if layout.recipe.casts:
         steps.append(_cast_of_weights(setup, shard, layers))
+    if anywhere(stack.states.bucket_copy_bytes):
+        is_shared = chosen(np.asarray(data_parallel_group(layout).ranks) > 1, 1.0, 0.0)
+        steps.append(_step("copy_buckets", "copy", is_shared * stack.states.bucket_copy_bytes * shard.total, kernels=is_shared))
     if stack.overlap.blocks(layout.sharding):
         steps.append(_placed_parameters(setup, shard, layers))
     return tuple(steps)

@@ -171,6 +171,7 @@ class Fusion(Spec):
     loss_chunks: Numeric = number("count", minimum=1)  # pieces of a micro-batch whose logits and loss are taken one by one
     selective_recompute: str = choice("attention", "every_second_product")  # what its selective mode runs again
     recompute_stops_early: bool = flag(default=False)  # full recompute ends once all that was kept is there again
+    recomputes_ends: bool = flag(default=False)  # full recompute runs the embedding and the head again too, but not the loss
     scan_work: Numeric = number("ratio", above=0, maximum=10)  # time of scans of Mamba-2 over that of such scans on the GPU
     delta_rule_work: Numeric = number("ratio", above=0, maximum=10)  # the same of the gated delta rule
     scan_step_s: Numeric = number("s")  # of one chunk of a scan whose next chunk waits for it, beside that
@@ -212,6 +213,7 @@ class Overlap(Spec):
     context_parallel_exchange: str = choice("ring", "all_gather")  # keys and values pass from rank to rank, or are gathered
     balanced_context_parallel: bool = flag()  # each rank takes a piece from either end of the sequence, or one from its place
     pipeline: bool = flag()  # messages between interleaved stages run beside the passes
+    pipeline_in_turn: bool = flag(default=False)  # a stage that waits for messages receives and sends them one after the other
     scatter_gather_pipeline: bool = flag()  # tensor-parallel ranks send a slice each, where all hold the same
     data_parallel: bool = flag()
     blocking_zero1: bool = flag(default=False)  # zero1 adds up gradients and gathers parameters in one call each; none hides
@@ -319,6 +321,7 @@ class TrainingStates(Spec):
     accumulated_gradient_bytes: Numeric = number("bytes")  # of a copy beside it that micro-batches are added to; 0: none
     step_gradient_bytes: Numeric = number("bytes")  # of the copy that the optimizer's step makes of a gradient in 16 bits
     unfused_step_bytes: Numeric = number("bytes")  # of one parameter, that a step in several kernels moves beside one's
+    bucket_copy_bytes: Numeric = number("bytes")  # of one parameter, moved to fill and empty buckets of what ranks exchange
     scatters_gradients: bool = flag()  # sharded optimizers get their share of the gradients, not all of them
     parameter_bytes: Numeric = number("bytes", above=0)
     casts_shards: bool = flag()  # a sharded parameter is its fp32 master; copies in 16 bits live only while they are gathered

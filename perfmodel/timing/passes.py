@@ -52,9 +52,18 @@ class Direction:
 
     @cached_property
     def message_s(self) -> Numeric:
-        """What the messages of a micro-batch take between two stages."""
+        """What a stage waits for each of its exchanges of a micro-batch with a neighbour: a message, or 2 in turn.
+
+        Between two passes a stage sends what it made to one neighbour and receives what it needs next from the same one, both
+        at once, or one after the other (torch.distributed.send and recv, each of which the stream of the kernels waits for).
+        Slices are joined of what it receives alone.
+        """
         calls = [call for call in self.messages if isinstance(call, Collective)] if anywhere(self.work.boundaries) else []
-        return sum((call.repeats * collective_time_s(call, cluster=self.cluster) for call in calls), 0.0)
+        in_turn = 2 if self.stack.overlap.pipeline_in_turn else 1
+        times = [call.repeats * (in_turn if call.kind == "point_to_point" else 1) for call in calls]
+        return sum(
+            (often * collective_time_s(call, cluster=self.cluster) for often, call in zip(times, calls, strict=True)), 0.0
+        )
 
     @cached_property
     def first(self) -> Pass:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from perfmodel.count.blocks import Block, local
+from perfmodel.count.blocks import Block, local, with_operators_again
 from perfmodel.count.declarations import Component, Linear
 from perfmodel.count.layer import LayerOperators
 from perfmodel.count.memory.storage import logit_bytes
@@ -54,6 +54,18 @@ class DecoderOperators(LayerOperators):
     """Writes down every block of one setup: embedding, layers, head, and the messages between pieces of the pipeline."""
 
     def embedding(self) -> Block:
+        """What tokens go through before the first layer."""
+        return self._end(self._lookup())
+
+    def _end(self, block: Block) -> Block:
+        """An end of the model, which some software runs again where its layers run again.
+
+        Ignored: copies of gathered logits, which are counted with the loss (8 bytes a logit more).
+        """
+        is_again = self.layout.recompute == "full" and self.stack.fusion.recomputes_ends
+        return with_operators_again(block, block.forward, is_all=True) if is_again else block
+
+    def _lookup(self) -> Block:
         """Looks up every token on every rank, zero where another rank has the row; then sums over the ranks.
 
         Backwards writes a dense gradient of the table and adds it to the accumulated one.
@@ -89,14 +101,29 @@ class DecoderOperators(LayerOperators):
         return scale + self.norm("embedding.norm") if self.model.embedding_norm else scale
 
     def head(self) -> Block:
-        """Final norm, logits over the padded vocabulary, vocabulary-parallel cross-entropy; and layers that predict further.
-
-        The loss exchanges three fp32 numbers a token: the largest logit, the logit of the target, the sum of exponentials; or
-        every rank gathers all logits.
-        """
-        logits = self.tokens * head_linear(self.model, self.tensor).columns
+        """Final norm, logits over the padded vocabulary, cross-entropy; and layers that predict further."""
+        to_logits = self.norm("head.norm") + self.column_linear(head_linear(self.model, self.tensor)) + self._after_logits()
         if self.stack.fusion.gathered_logits:
-            logits = self.tokens * self.model.padded_vocab_size(self.tensor)
+            payload = self.activation_bytes * self._logits_of_loss
+            to_logits = to_logits + Block(forward=(self.collective("head.loss.gather", "all_gather", payload=payload),))
+        predicted = self._end(to_logits) + self._loss()
+        if not anywhere(np.asarray(self.model.multi_token_layers) > 0):
+            return predicted
+        return predicted + self._further(predicted).times(self.model.multi_token_layers)
+
+    @property
+    def _logits_of_loss(self) -> Numeric:
+        """Logits that one rank takes the loss over: its columns, or all of them where they are gathered."""
+        if self.stack.fusion.gathered_logits:
+            return self.tokens * self.model.padded_vocab_size(self.tensor)
+        return self.tokens * head_linear(self.model, self.tensor).columns
+
+    def _loss(self) -> Block:
+        """Cross-entropy. Ranks that share the vocabulary exchange three fp32 numbers a token.
+
+        They are the largest logit, the logit of the target and the sum of exponentials.
+        """
+        logits = self._logits_of_loss
         loss = MemoryBound(
             name="head.loss",
             role=Role.LOSS,
@@ -107,18 +134,10 @@ class DecoderOperators(LayerOperators):
             kernels=8,
             backward_kernels=4,
         )
-        exchange = replace(self.collective("head.loss.all_reduce", "all_reduce", payload=4 * self.tokens), repeats=3)
         if self.stack.fusion.gathered_logits:
-            exchange = self.collective("head.loss.gather", "all_gather", payload=self.activation_bytes * logits)
-        predicted = (
-            self.norm("head.norm")
-            + self.column_linear(head_linear(self.model, self.tensor))
-            + self._after_logits()
-            + Block(forward=(exchange, loss), backward=gradients(loss))
-        )
-        if not anywhere(np.asarray(self.model.multi_token_layers) > 0):
-            return predicted
-        return predicted + self._further(predicted).times(self.model.multi_token_layers)
+            return local(loss)
+        exchange = replace(self.collective("head.loss.all_reduce", "all_reduce", payload=4 * self.tokens), repeats=3)
+        return Block(forward=(exchange,)) + local(loss)
 
     def _further(self, predicted: Block) -> Block:
         """One layer that predicts a token farther: embeddings looked up, both inputs normed and joined, a layer, the head.
