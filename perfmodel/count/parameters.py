@@ -26,7 +26,7 @@ from perfmodel.count.layer import layer_parts
 from perfmodel.count.parts.vocabulary import embedding_matrix, multi_token_linear
 from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.arithmetic import either, multiplied
-from perfmodel.spec.fields import Numeric, anywhere
+from perfmodel.spec.fields import Numeric, anywhere, chosen
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.setup import Setup
@@ -152,7 +152,8 @@ def mean_excess(model: TransformerModel, layout: Layout, *, routed: bool) -> Num
             if (linear.component is Component.EXPERTS) == routed:
                 squares = squares + layers * linear.parameters * linear.parameters / linear.number
                 total = total + layers * linear.parameters
-    return squares / (2.0 * total) if anywhere(np.asarray(total) > 0) else 0.0
+    there = np.asarray(total) > 0
+    return chosen(there, squares / chosen(there, 2.0 * total, 1.0), 0.0)
 
 
 def multi_token_projection(model: TransformerModel) -> Numeric:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from perfmodel.exchange.presets import model_preset, preset_names
 from perfmodel.spec.models.layer_kinds import LayerKind
-from perfmodel.spec.models.layer_parts import GatedDelta, LatentAttention, Mixture, StateSpace
+from perfmodel.spec.models.layer_parts import GatedDelta, Indexer, LatentAttention, Mixture, StateSpace
 from perfmodel.spec.models.model import NORMS, QK_NORMS, TransformerModel
 
 HEADS: Final = (4, 8, 16)
@@ -53,7 +53,12 @@ def small_models(draw: st.DrawFn) -> TransformerModel:
         parts["delta"] = GatedDelta(key_heads=heads, value_heads=2 * heads, key_head_size=64, value_head_size=128)
     if latent:
         parts["latent"] = LatentAttention(
-            query_rank=draw(st.sampled_from([0, 256])), kv_rank=128, nope_head_size=64, rotary_head_size=32, value_head_size=64
+            query_rank=draw(st.sampled_from([0, 256])),
+            kv_rank=128,
+            nope_head_size=64,
+            rotary_head_size=32,
+            value_head_size=64,
+            indexer=draw(st.sampled_from([None, None, Indexer(heads=32, head_size=128, tokens=2048)])),
         )
         head_size = 96
     return TransformerModel(
