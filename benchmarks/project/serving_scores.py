@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from perfmodel.evidence.serving.scores import compare_serving, lacks
-from perfmodel.evidence.serving.widths import estimated_widths
+from perfmodel.evidence.widths import estimated_widths
 from perfmodel.exchange.output import write_text
 from perfmodel.exchange.presets import DATA
 from perfmodel.exchange.tables.serving_runs import read_serving_runs
@@ -19,7 +19,7 @@ from perfmodel.spec.serving.evidence import ServingEvidence
 
 HEAD = """# Written by python -m perfmodel.benchmarks.project.serving_scores
 # Half widths of 90 % intervals of ln(measured / predicted) beyond uncertain numbers, by kind, class of model, and how
-# requests run together; then the rows and publications behind them (perfmodel/evidence/serving/widths.py).
+# requests run together; then the rows and publications behind them (perfmodel/evidence/widths.py).
 name: Measured servers
 source: estimated on {day} on {rows} scored measurements of {sources} publications of {table}
 cells:

@@ -15,7 +15,7 @@ from perfmodel.evidence.serving.scores import (
     serving_scoreboard,
     without_own_source,
 )
-from perfmodel.evidence.serving.widths import estimated_widths
+from perfmodel.evidence.widths import estimated_widths
 from perfmodel.exchange.questions.serving.served_models import serving_setup
 from perfmodel.serving.measurements import Workload, measured_value, workload_load
 from perfmodel.spec.serving.evidence import ServingEvidence

@@ -12,7 +12,7 @@ from perfmodel.evidence.groups import by_label
 from perfmodel.evidence.interval_scores import winkler_scores
 from perfmodel.evidence.measured_rows import UnreadRow
 from perfmodel.evidence.serving.rows import MeasuredServing
-from perfmodel.evidence.serving.widths import Lack, widths_without_each
+from perfmodel.evidence.widths import Lack, widths_without_each
 from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.serving.intervals import value_uncertainty
 from perfmodel.serving.law import ServedLoad

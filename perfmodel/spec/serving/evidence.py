@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from perfmodel.light_dataclass import dataclass
-from perfmodel.spec.evidence.run_evidence import MIXTURES, POOLED, Discrepancy
+from perfmodel.spec.evidence.run_evidence import MIXTURES, Discrepancy, pooled_cell
 from perfmodel.spec.fields import Spec, grid, text
 from perfmodel.spec.serving.loads import MEMORY, SINGLE, STATIC, TTFT
 
@@ -33,15 +33,6 @@ def cell_name(metric: str, models: str, load: str) -> str:
     """
     kind = metric if metric in (TTFT, MEMORY) else PASSES
     return f"{kind}/{models}/{BATCH if load in (STATIC, SINGLE) else SERVER}"
-
-
-def pooled_cell(cell: str) -> str:
-    """The cell of all models and loads of its kind.
-
-    >>> pooled_cell("passes/dense/server")
-    'passes/any/any'
-    """
-    return f"{cell.partition('/')[0]}/{POOLED}/{POOLED}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)

@@ -1,11 +1,11 @@
-"""How wide do intervals of servers have to be, when rows of one series err alike and sources are few?"""
+"""How wide do intervals have to be, when rows of one series err alike and sources are few?"""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from perfmodel.evidence.serving.widths import (
+from perfmodel.evidence.widths import (
     POOLED_ROWS,
     Lack,
     estimated_widths,
@@ -56,6 +56,14 @@ def test_series_of_a_publication_that_err_alike_count_as_one() -> None:
     odd = [each for number in range(4) for each in series([0.9] * 2, name=str(number), publication="odd")]
     fine = [series([0.1] * 2, name=str(each % 4), publication=f"p{each // 4}") for each in range(80)]
     assert row_weights([*odd, *(each for rows in fine for each in rows)])[: len(odd)].sum() == pytest.approx(1.0)
+
+
+def test_publications_may_be_left_out_of_the_weights() -> None:
+    """Then series that err alike weigh one each."""
+    odd = [each for number in range(4) for each in series([0.9] * 2, name=str(number), publication="odd")]
+    fine = [series([0.1] * 2, name=str(each % 4), publication=f"p{each // 4}") for each in range(80)]
+    rows = [*odd, *(each for rows in fine for each in rows)]
+    assert row_weights(rows, by_publication=False)[: len(odd)].sum() == pytest.approx(4.0)
 
 
 def test_independent_rows_count_one_by_one() -> None:

@@ -1,14 +1,17 @@
-"""How wide intervals of servers have to be beyond their uncertain numbers, so that those of one source more hold 90 % of it.
+"""How wide intervals have to be beyond their uncertain numbers, so that those of one source more hold 90 % of it.
 
 What an interval lacks of a row is l = sqrt(r^2 - w^2), r = ln(measured / predicted) and w its width without a discrepancy. The
-half width D of a cell (spec/serving/evidence.py) is the 90 % quantile of l, where rows of its cell have a weight of
+half width D of a cell is the 90 % quantile of l, where rows of its cell have a weight of
 
     v = 1 / (1 + (n - 1) * rho_n) / (1 + (m - 1) * rho_m)
 
-and those of all cells of its kind POOLED_ROWS / (sum of all v) times as much besides: cells of few rows stay near the pooled
-one. n are the rows of a series (one model in one engine on one GPU, of one publication), m the series of its publication, and
+and those of all cells of its kind P / (sum of all v) times as much besides: cells of few rows stay near the pooled one. n are
+the rows of a series (of servers one model in one engine on one GPU, of one publication), m the series of its publication, and
 rho the intraclass correlations of what lies beyond the unweighted quantile: how alike rows of one series are, and the series of
 one publication. A thousand rows that err alike say no more than 1/rho of them.
+
+Of servers P is POOLED_ROWS. Fine-tunings have eight publications, two with one row; weighed one by one these two would decide,
+so that their rows weigh by series alone (evidence/tuning/scores.py).
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from numpy.typing import NDArray
 
 from perfmodel.evidence.interval_scores import LEVEL
 from perfmodel.light_dataclass import dataclass
-from perfmodel.spec.serving.evidence import pooled_cell
+from perfmodel.spec.evidence.run_evidence import pooled_cell
 
 POOLED_ROWS: Final = 10.0  # effective rows of all cells that weigh on each; of 5, 10, 20 and 40 none serves 3 % better left out
 DIGITS: Final = 3
@@ -39,15 +42,17 @@ class Lack:
     series: Hashable
 
 
-def estimated_widths(lacks: Sequence[Lack]) -> dict[str, tuple[float, int, int]]:
-    """D of each cell and of each kind of cells, with the rows and publications behind it."""
+def estimated_widths(
+    lacks: Sequence[Lack], *, pooled_rows: float = POOLED_ROWS, by_publication: bool = True
+) -> dict[str, tuple[float, int, int]]:
+    """D of each cell and of each kind of cells, with the rows and publications behind it; P is `pooled_rows`."""
     kinds: dict[str, list[Lack]] = {}
     for each in lacks:
         kinds.setdefault(pooled_cell(each.cell), []).append(each)
     found: dict[str, tuple[float, int, int]] = {}
     for pool, rows in kinds.items():
-        values, weights = np.asarray([each.value for each in rows]), row_weights(rows)
-        of_all = POOLED_ROWS * weights / weights.sum()
+        values, weights = np.asarray([each.value for each in rows]), row_weights(rows, by_publication=by_publication)
+        of_all = pooled_rows * weights / weights.sum()
         found[pool] = (_quantile(values, weights), *_counted(rows))
         for cell in dict.fromkeys(each.cell for each in rows):
             inside = np.asarray([each.cell == cell for each in rows])
@@ -56,8 +61,8 @@ def estimated_widths(lacks: Sequence[Lack]) -> dict[str, tuple[float, int, int]]
     return found
 
 
-def row_weights(rows: Sequence[Lack]) -> Floats:
-    """v of each row."""
+def row_weights(rows: Sequence[Lack], *, by_publication: bool = True) -> Floats:
+    """v of each row; without its second part where it is not `by_publication`."""
     values = np.asarray([each.value for each in rows])
     beyond = (values > np.quantile(values, LEVEL)).astype(float)
     series: dict[Hashable, list[float]] = {}
@@ -69,7 +74,7 @@ def row_weights(rows: Sequence[Lack]) -> Floats:
     means: dict[str, list[float]] = {}
     for name, members in series.items():
         means.setdefault(owners[name], []).append(float(np.mean(members)))
-    of_series, number = intraclass_correlation(means.values()), Counter(owners.values())
+    of_series, number = intraclass_correlation(means.values()) if by_publication else 0.0, Counter(owners.values())
     alike = (
         (1.0 + (len(series[each.series]) - 1) * of_rows) * (1.0 + (number[each.publication] - 1) * of_series) for each in rows
     )
@@ -108,7 +113,11 @@ def _counted(rows: Sequence[Lack]) -> tuple[int, int]:
     return len(rows), len({each.publication for each in rows})
 
 
-def widths_without_each(lacks: Sequence[Lack]) -> Mapping[str, dict[str, tuple[float, int, int]]]:
+def widths_without_each(
+    lacks: Sequence[Lack], *, pooled_rows: float = POOLED_ROWS, by_publication: bool = True
+) -> Mapping[str, dict[str, tuple[float, int, int]]]:
     """The widths without each publication that has a row; none where no other has."""
-    names = {each.publication for each in lacks}
-    return {name: estimated_widths([each for each in lacks if each.publication != name]) for name in names}
+    others = {name: [each for each in lacks if each.publication != name] for name in {each.publication for each in lacks}}
+    return {
+        name: estimated_widths(rows, pooled_rows=pooled_rows, by_publication=by_publication) for name, rows in others.items()
+    }
