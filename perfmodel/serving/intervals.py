@@ -1,7 +1,8 @@
 """How sure a number of a server is: its 90 % interval, from the spreads of the numbers that time each part of it.
 
 Each number times one part of a pass, whose time is in proportion to it, so that a spread s moves the whole by that part's share
-times s; the intervals then follow as those of iterations do (timing/uncertainty.py), with a discrepancy of serving.
+times s; sizes of the engine's memory decide how many sequences fit (serving/saturation.py). The intervals then follow as those
+of iterations do (timing/uncertainty.py), with a discrepancy of serving.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 
 from perfmodel.light_dataclass import replace
 from perfmodel.serving.law import ServedLoad
+from perfmodel.serving.saturation import cache_ends, with_cache
 from perfmodel.spec.evidence.run_evidence import Discrepancy
 from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.serving.loads import DECODE, E2E, REQUESTS, TOKENS, TPOT, TTFT
@@ -83,12 +85,17 @@ def value_uncertainty(
         moved["engine.host.request_s"] = (of_requests, setup.engine.host.spread.get("request_s", 0.0))
     shares = np.stack(np.broadcast_arrays(seconds, *(share for share, _ in moved.values())))[1:]
     spreads = np.array([spread for _, spread in moved.values()]).reshape(-1, *(1,) * (shares.ndim - 1))
-    times = np.empty((1 + 2 * len(shares), *shares.shape[1:]))
-    times[0], times[1::2], times[2::2] = (
+    caches = cache_ends(setup) if whole is not None else {}
+    times = np.empty((1 + 2 * (len(shares) + len(caches)), *shares.shape[1:]))
+    timed = 1 + 2 * len(shares)
+    times[0], times[1:timed:2], times[2:timed:2] = (
         seconds,
         seconds * (1.0 + shares * spreads),
         seconds * (1.0 - shares * spreads / (1.0 + spreads)),
     )
+    if caches:
+        ratios = np.reshape([*caches.values()], (-1, *(1,) * (times.ndim - 1)))
+        times[timed:] = with_cache(setup, load, seconds, metric, ratios)
     with np.errstate(invalid="ignore"):  # of no seconds, as the tokens after the first of one, no share is known: 0 +- 0
-        found = uncertainty(times, list(moved), discrepancy)
+        found = uncertainty(times, [*moved, *caches], discrepancy)
     return replace(found, low_s=np.where(seconds > 0, found.low_s, 0.0), high_s=np.where(seconds > 0, found.high_s, 0.0))

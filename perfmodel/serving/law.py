@@ -35,10 +35,12 @@ class ServedLoad:
     """What clients see of a replica at each of some concurrencies; all numbers broadcast.
 
     `cycle` holds the parts of one life of a request on the GPUs, O*D + B*p, and `first` those of its TTFT without queueing.
+    `fits` are the sequences that the cache holds at once, however many the engine admits.
     """
 
     concurrency: Numeric
     running: Numeric
+    fits: Numeric
     output_tokens: Numeric
     ttft_s: Numeric
     tpot_s: Numeric
@@ -64,8 +66,12 @@ class ServedLoad:
 
 def most_running(setup: ServingSetup, request: Request) -> Numeric:
     """Sequences that a replica runs at once at most: what fits into the cache, and what the engine admits."""
-    fits = concurrency_that_fits(setup, request)
-    return np.minimum(fits, setup.engine.schedule.max_sequences * setup.attention_replicas)
+    return np.minimum(concurrency_that_fits(setup, request), admitted_sequences(setup))
+
+
+def admitted_sequences(setup: ServingSetup) -> Numeric:
+    """Sequences that the engine admits at once, whatever fits."""
+    return setup.engine.schedule.max_sequences * setup.attention_replicas
 
 
 def served_load(
@@ -114,6 +120,7 @@ def served_load(
     return ServedLoad(
         concurrency=clients,
         running=running,
+        fits=concurrency_that_fits(setup, request),
         output_tokens=outputs,
         ttft_s=ttft_s,
         tpot_s=_tpot_s(e2e_s, ttft_s, outputs),
@@ -204,6 +211,7 @@ def static_batch(setup: ServingSetup, request: Request, batch: Numeric) -> Serve
     return ServedLoad(
         concurrency=every,
         running=running,
+        fits=concurrency_that_fits(setup, request),
         output_tokens=outputs,
         ttft_s=ttft_s,
         tpot_s=_tpot_s(e2e_s, ttft_s, outputs),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,14 +11,15 @@ from perfmodel.evidence.serving.rows import MeasuredServing
 from perfmodel.evidence.serving.scores import (
     ServingComparison,
     compare_serving,
-    estimated_cells,
+    lacks,
     serving_scoreboard,
     without_own_source,
 )
+from perfmodel.evidence.widths import estimated_widths
 from perfmodel.exchange.questions.serving.served_models import serving_setup
 from perfmodel.serving.measurements import Workload, measured_value, workload_load
 from perfmodel.spec.serving.evidence import ServingEvidence
-from perfmodel.spec.serving.loads import CLOSED, E2E, OFFLINE, SINGLE, STATIC, TOKENS, TPOT, TTFT
+from perfmodel.spec.serving.loads import CLOSED, E2E, OFFLINE, TOKENS, TPOT, TTFT
 from perfmodel.spec.serving.setup import Request
 
 NOTHING = ServingEvidence(name="nothing", cells={})
@@ -63,12 +66,22 @@ def test_context_is_predicted_and_not_scored() -> None:
 
 
 def test_nine_rows_in_ten_lie_in_the_estimated_interval() -> None:
-    """The half width is the 90 % quantile of the residuals."""
+    """The half width is the 90 % quantile of the residuals; with one source, its coverage is that of rows."""
     comparisons = off_by([0.01 * place for place in range(101)])
-    half_width, rows, sources = estimated_cells(comparisons)["tpot_s/dense/any"]
+    half_width, rows, sources = estimated_widths(lacks(comparisons))["passes/dense/server"]
     assert (half_width, rows, sources) == (0.9, 101, 1)
     scores = serving_scoreboard([each.with_discrepancy(half_width) for each in comparisons])
-    assert scores.questions["tpot_s/dense"].interval_coverage == pytest.approx(0.9, abs=0.011)
+    found = scores.questions["tpot_s/dense"]
+    assert found.interval_coverage == pytest.approx(0.9, abs=0.011)
+    assert found.interval_coverage_by_source == pytest.approx(found.interval_coverage)
+    assert found.winkler_score_by_source == pytest.approx(found.winkler_score)
+
+
+def test_what_an_interval_lacks_is_the_rest_of_squares() -> None:
+    """sqrt(r^2 - w^2) on the side of the measurement; nothing where it lies inside."""
+    above, below = (replace(each, known_widths=(0.4, 0.3)) for each in off_by([0.5, -0.5]))
+    inside = replace(off_by([0.2])[0], known_widths=(0.4, 0.3))
+    assert [each.value for each in lacks([above, below, inside])] == pytest.approx([0.4, 0.3, 0.0])
 
 
 def test_a_source_is_scored_with_the_errors_of_others() -> None:
@@ -79,37 +92,25 @@ def test_a_source_is_scored_with_the_errors_of_others() -> None:
     assert widths["other"] == pytest.approx((np.exp(-0.1), np.exp(0.1)))
 
 
-def test_few_rows_have_no_discrepancy_of_their_own() -> None:
-    """A metric of few rows takes that of other loads, and a metric that nobody else has that of all times of passes."""
-    assert list(estimated_cells(off_by([0.1] * 5))) == ["any/dense/any"]
-    cells = {
-        "ttft_s/any/any": 1.2,
-        "tpot_s/any/any": 0.9,
-        "any/dense/any": 0.4,
-        "e2e_s/dense/any": 0.1,
-        "e2e_s/any/closed": 0.7,
+def test_tables_of_one_publication_are_left_out_together() -> None:
+    """Two tables of one laboratory do not tell of each other; a table of nobody else keeps its intervals."""
+    first, second, other = (off_by([each] * 9, source=name) for name, each in (("a", 0.1), ("b", 0.5), ("c", 0.3)))
+    ours = [replace(each, measured=replace(each.measured, publication="lab")) for each in (*first, *second)]
+    found = without_own_source([*ours, *other])
+    assert {each.measured.source: round(float(np.log((each.interval or (0, 1))[1])), 3) for each in found} == {
+        "a": 0.3,
+        "b": 0.3,
+        "c": 0.5,
     }
-    others = ServingEvidence(name="others", cells={name: (width, 50, 2) for name, width in cells.items()})
-    found = {metric: others.discrepancy(metric, "dense", CLOSED).half_width for metric in (TTFT, TPOT, E2E)}
-    assert found == {TTFT: 1.2, TPOT: 0.4, E2E: 0.1}
+    assert without_own_source(ours) == ours
 
 
-def test_first_tokens_are_like_those_under_the_same_load() -> None:
-    """The queue decides: closed loops of mixtures say more of closed loops of dense models than single requests of these do."""
-    cells = {"ttft_s/any/closed": 0.9, "ttft_s/dense/any": 0.2, "ttft_s/dense/single": 0.1, "any/dense/any": 0.3}
-    others = ServingEvidence(name="others", cells={name: (width, 50, 2) for name, width in cells.items()})
-    found = [others.discrepancy(TTFT, "dense", load) for load in (CLOSED, SINGLE, STATIC)]
-    assert [each.half_width for each in found] == [0.9, 0.1, 0.2]
-    assert [each.pool for each in found] == ["ttft_s/any/closed", "ttft_s/dense/single", "ttft_s/dense/any"]
-    assert not ServingEvidence(name="none", cells={}).discrepancy(TTFT, "dense", CLOSED).half_width
-
-
-def test_first_tokens_have_cells_over_models_and_passes_over_metrics() -> None:
-    """Errors of queues say nothing of passes."""
-    first, whole = (set(estimated_cells(off_by([0.1] * 40, metric=metric))) for metric in (TTFT, E2E))
-    loads = {"dense/closed", "dense/any", "any/any"}
-    assert first == {f"ttft_s/{each}" for each in (*loads, "any/closed")}
-    assert whole == {*(f"e2e_s/{each}" for each in loads), "any/dense/any"}
+def test_coverage_by_source_weighs_each_publication_alike() -> None:
+    """Nine rows inside and one of another source outside: 90 % of rows, half of the sources."""
+    comparisons = [each.with_discrepancy(0.2) for each in (*off_by([0.1] * 9, source="one"), *off_by([0.5], source="other"))]
+    found = serving_scoreboard(comparisons).questions["tpot_s/dense"]
+    assert (found.interval_coverage, found.interval_coverage_by_source) == pytest.approx((0.9, 0.5))
+    assert found.winkler_score < found.winkler_score_by_source
 
 
 def test_a_full_server_is_asked_for_as_many_as_fit() -> None:

@@ -12,7 +12,8 @@ from perfmodel.serving.measurements import Workload
 class MeasuredServing:
     """One metric of one run: the load that it was measured under, or the `reason` why that is not covered.
 
-    `context` says why it is predicted but not scored; "" for one that is.
+    `context` says why it is predicted but not scored; "" for one that is. `publication` is whose measurement it is, where
+    several sources are of one, or one table lists several.
     """
 
     run_id: str
@@ -23,6 +24,7 @@ class MeasuredServing:
     workload: Workload | None
     reason: str = ""
     context: str = ""
+    publication: str = ""
 
     @property
     def scored(self) -> bool:

@@ -9,21 +9,21 @@ from typing import Final
 import numpy as np
 
 from perfmodel.evidence.groups import by_label
-from perfmodel.evidence.interval_scores import LEVEL
+from perfmodel.evidence.interval_scores import winkler_scores
 from perfmodel.evidence.measured_rows import UnreadRow
 from perfmodel.evidence.serving.rows import MeasuredServing
+from perfmodel.evidence.widths import Lack, widths_without_each
 from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.serving.intervals import value_uncertainty
 from perfmodel.serving.law import ServedLoad
 from perfmodel.serving.measurements import Workload, measured_value, workload_load
-from perfmodel.spec.evidence.run_evidence import POOLED, Discrepancy
+from perfmodel.spec.evidence.run_evidence import Discrepancy
 from perfmodel.spec.serving.evidence import ServingEvidence, cell_name, model_class
-from perfmodel.spec.serving.loads import CLOSED, E2E, OFFLINE, REQUESTS, TOKENS, TPOT, TTFT
+from perfmodel.spec.serving.loads import CLOSED, E2E, OFFLINE, RATES, TPOT, TTFT
 
-FEWEST_ROWS: Final = 30  # of a cell that has a discrepancy of its own
 FEW_CLIENTS: Final = 4.0  # at most: TTFT is then hardly a matter of queues
-RATES: Final = (TOKENS, REQUESTS)
 GROUPS: Final = ("engine", "gpu")
+SERIES: Final = ("engine", "gpu", "model")  # rows of one publication that share these err alike
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +54,11 @@ class ServingComparison:
         return cell_name(self.metric, self.models, self.measured.labels["load"])
 
     @property
+    def publication(self) -> str:
+        """Whose measurement it is."""
+        return self.measured.publication or self.measured.source
+
+    @property
     def is_scored(self) -> bool:
         """Whether it counts."""
         return self.measured.scored and self.predicted is not None
@@ -68,13 +73,20 @@ class ServingComparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingErrors:
-    """The errors of one metric in a group of rows; the bias is the median error with its sign."""
+    """The errors of one metric in a group of rows; the bias is the median error with its sign.
+
+    Coverage is that of 90 % intervals, and their Winkler score (evidence/interval_scores.py), over rows and `by_source`, with
+    each publication weighing one.
+    """
 
     rows: int
     median_abs_error: float
     p90_abs_error: float
     bias: float
     interval_coverage: float
+    interval_coverage_by_source: float
+    winkler_score: float
+    winkler_score_by_source: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,57 +176,55 @@ def _errors(scored: Sequence[ServingComparison]) -> dict[str, ServingErrors]:
 
 def _summary(rows: Sequence[ServingComparison]) -> ServingErrors:
     errors = np.asarray([each.relative_error for each in rows], dtype=float)
-    inside = [each.interval is not None and each.interval[0] <= each.value <= each.interval[1] for each in rows]
+    low, high = np.asarray([each.interval or (np.nan, np.nan) for each in rows]).T
+    values = np.asarray([each.value for each in rows])
+    inside = (low <= values) & (values <= high)
+    winkler = winkler_scores(low_s=low, high_s=high, measured_s=values)
+    owners = Counter(each.publication for each in rows)
+    weights = np.asarray([1.0 / (owners[each.publication] * len(owners)) for each in rows])
     return ServingErrors(
         rows=len(rows),
         median_abs_error=float(np.median(np.abs(errors))),
         p90_abs_error=float(np.quantile(np.abs(errors), 0.9)),
         bias=float(np.median(errors)),
         interval_coverage=float(np.mean(inside)),
+        interval_coverage_by_source=float(weights @ inside),
+        winkler_score=float(np.mean(winkler)),
+        winkler_score_by_source=float(weights @ winkler),
     )
 
 
-def estimated_cells(comparisons: Sequence[ServingComparison], *, without: str = "") -> dict[str, tuple[float, int, int]]:
-    """The discrepancy of each cell that has scored rows, of all sources but `without`: half width, rows, sources.
-
-    It is the least half width with which 90 % of the rows lie in their intervals; a cell of few rows has none of its own, but
-    that of a wider one (spec/serving/evidence.py). Times of passes have one over all metrics, first tokens one over all models.
-    """
-    scored = [each for each in comparisons if each.is_scored and each.measured.source != without]
-    cells: dict[str, list[ServingComparison]] = {}
-    for each in scored:
-        cells.setdefault(each.cell, []).append(each)
-        cells.setdefault(cell_name(each.metric, each.models), []).append(each)
-        cells.setdefault(cell_name(each.metric, POOLED), []).append(each)
-        if each.metric == TTFT:
-            cells.setdefault(cell_name(TTFT, POOLED, each.measured.labels["load"]), []).append(each)
-        else:
-            cells.setdefault(cell_name(POOLED, each.models), []).append(each)
-    return {
-        name: (round(_half_width(rows), 3), len(rows), len({each.measured.source for each in rows}))
-        for name, rows in cells.items()
-        if len(rows) >= FEWEST_ROWS or name == cell_name(POOLED, rows[0].models)
-    }
-
-
-def _half_width(rows: Sequence[ServingComparison]) -> float:
-    """The LEVEL-quantile of what each residual lacks: sqrt(r^2 - w^2), w the width of its interval on that side."""
-    residual = np.asarray([np.log(each.value / (each.predicted or 1.0)) for each in rows])
-    below, above = np.asarray([each.known_widths for each in rows]).T
-    known = np.where(residual < 0, below, above)
-    return float(np.quantile(np.sqrt(np.maximum(residual**2 - known**2, 0.0)), LEVEL))
-
-
-def without_own_source(
-    comparisons: Sequence[ServingComparison],
-) -> list[ServingComparison]:
-    """Each in an interval whose discrepancy is estimated without its source."""
-    known = {
-        source: ServingEvidence(name="other sources", cells=estimated_cells(comparisons, without=source))
-        for source in {each.measured.source for each in comparisons}
-    }
-    result = []
+def lacks(comparisons: Sequence[ServingComparison]) -> list[Lack]:
+    """What the interval of each scored row lacks: sqrt(r^2 - w^2), w its width on the side of the measurement; else 0."""
+    found = []
     for each in comparisons:
-        lack = known[each.measured.source].discrepancy(each.metric, each.models, each.measured.labels["load"])
-        result.append(each.with_discrepancy(float(lack.half_width)))
-    return result
+        if not each.is_scored:
+            continue
+        residual = float(np.log(each.value / (each.predicted or 1.0)))
+        known = each.known_widths[0 if residual < 0 else 1]
+        labels = each.measured.labels
+        found.append(
+            Lack(
+                value=float(np.sqrt(max(residual**2 - known**2, 0.0))),
+                cell=each.cell,
+                publication=each.publication,
+                series=(each.publication, *(labels[name] for name in SERIES)),
+            )
+        )
+    return found
+
+
+def without_own_source(comparisons: Sequence[ServingComparison]) -> list[ServingComparison]:
+    """Each in an interval whose discrepancy is estimated without its publication; as it is where no other is scored."""
+    known = {
+        name: ServingEvidence(name="other sources", cells=cells)
+        for name, cells in widths_without_each(lacks(comparisons)).items()
+    }
+    return [_with_evidence(each, known.get(each.publication)) for each in comparisons]
+
+
+def _with_evidence(comparison: ServingComparison, evidence: ServingEvidence | None) -> ServingComparison:
+    if evidence is None or not evidence.cells:
+        return comparison
+    lack = evidence.discrepancy(comparison.metric, comparison.models, comparison.measured.labels["load"])
+    return comparison.with_discrepancy(float(lack.half_width))

@@ -9,16 +9,19 @@ from typing import Final
 import numpy as np
 
 from perfmodel.count.memory.needed import MemoryBytes
-from perfmodel.evidence.groups import by_label
-from perfmodel.evidence.interval_scores import LEVEL
+from perfmodel.evidence.groups import by_label, publication
+from perfmodel.evidence.interval_scores import winkler_scores
 from perfmodel.evidence.measured_rows import UnreadRow
 from perfmodel.evidence.tuning.rows import FITS, MEMORY, TUNING_METRICS, MeasuredTuning
+from perfmodel.evidence.widths import Lack, widths_without_each
 from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.prediction import StagePrediction, predict_stage
+from perfmodel.spec.evidence.run_evidence import pooled_cell
 from perfmodel.units import GIBIBYTE
 
 GROUPS: Final = ("stack", "gpu", "method")
 ALLOCATED: Final = "allocated"  # the kind of memory that tensors take
+POOLED_ROWS: Final = 40.0  # effective rows of all memories that weigh on each kind; of 10 and 40 the better Winkler score
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,13 +61,18 @@ class TuningComparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TuningErrors:
-    """The errors of one metric in a group of rows; the bias is the median error with its sign."""
+    """The errors of one metric in a group of rows; the bias is the median error with its sign.
+
+    Verdicts have no intervals, so neither coverage nor a Winkler score; `by_source` each publication weighs one.
+    """
 
     rows: int
     median_abs_error: float
     p90_abs_error: float
     bias: float
-    interval_coverage: float | None  # None of verdicts
+    interval_coverage: float | None
+    interval_coverage_by_source: float | None
+    winkler_score: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,32 +110,41 @@ def _compared(plain: TuningComparison, stage: StagePrediction) -> TuningComparis
 
 
 def without_own_source(comparisons: Sequence[TuningComparison]) -> list[TuningComparison]:
-    """Each prediction of memory in an interval that is as wide as the errors on other sources ask for.
+    """Each prediction of memory in an interval that is as wide as the errors of other publications ask for.
 
-    Those count that measured the same: tensors alone, or also what the allocator holds beyond them, which hangs on the order
-    in which tensors come and go. Where nobody else did, all do. Intervals of speeds hold nothing learned from such tables.
+    Those count most that measured the same: tensors alone, or also what the allocator holds beyond them, which hangs on the
+    order in which tensors come and go. Where no other publication is scored it stays. Intervals of speeds hold nothing learned
+    from such tables.
     """
+    found = widths_without_each(memory_lacks(comparisons), pooled_rows=POOLED_ROWS, by_publication=False)
 
-    def width(source: str, tensors: bool) -> float:
-        others = [each for each in comparisons if each.measured.source != source]
-        return memory_error([each for each in others if _is_of_tensors(each) == tensors]) or memory_error(others)
+    def known(comparison: TuningComparison) -> TuningComparison:
+        cells = found.get(publication(comparison.measured.source))
+        if not cells:
+            return comparison
+        cell = _cell(comparison)
+        return comparison.within(float(np.expm1((cells.get(cell) or cells[pooled_cell(cell)])[0])))
 
-    widths = {key: width(*key) for key in {(each.measured.source, _is_of_tensors(each)) for each in comparisons}}
-    return [each.within(widths[each.measured.source, _is_of_tensors(each)]) for each in comparisons]
+    return [known(each) for each in comparisons]
 
 
-def _is_of_tensors(comparison: TuningComparison) -> bool:
+def memory_lacks(comparisons: Sequence[TuningComparison]) -> list[Lack]:
+    """|ln(measured / predicted)| of each scored memory, whose intervals hold nothing else."""
+    return [
+        Lack(
+            value=abs(float(np.log(each.value / (each.predicted or 1.0)))),
+            cell=_cell(each),
+            publication=publication(each.measured.source),
+            series=(publication(each.measured.source), *(each.measured.labels[name] for name in GROUPS)),
+        )
+        for each in comparisons
+        if each.is_scored and each.metric == MEMORY
+    ]
+
+
+def _cell(comparison: TuningComparison) -> str:
     """Whether its memory is that of tensors alone."""
-    return comparison.measured.memory_kind == ALLOCATED
-
-
-def memory_error(comparisons: Sequence[TuningComparison]) -> float:
-    """The half width w with which LEVEL of the scored memories lie in p / (1 + w) .. p * (1 + w); 0 of none."""
-    scored = [each for each in comparisons if each.is_scored and each.metric == MEMORY]
-    if not scored:
-        return 0.0
-    residuals = [abs(np.log(each.value / (each.predicted or 1.0))) for each in scored]
-    return float(np.expm1(np.quantile(residuals, LEVEL)))
+    return f"memory/{'tensors' if comparison.measured.memory_kind == ALLOCATED else 'allocator'}"
 
 
 def memory_of_kind(memory: MemoryBytes, kind: str) -> float:
@@ -155,11 +172,26 @@ def _errors(scored: Sequence[TuningComparison]) -> dict[str, TuningErrors]:
 
 def _summary(rows: Sequence[TuningComparison]) -> TuningErrors:
     errors = np.asarray([each.relative_error for each in rows], dtype=float)
-    inside = [each.interval[0] <= each.value <= each.interval[1] for each in rows if each.interval is not None]
+    known = [(each, each.interval) for each in rows if each.interval is not None]
+    coverage, by_source, winkler = _interval_scores(known) if known else (None, None, None)
     return TuningErrors(
         rows=len(rows),
         median_abs_error=float(np.median(np.abs(errors))) if rows[0].metric != FITS else float(np.mean(np.abs(errors))),
         p90_abs_error=float(np.quantile(np.abs(errors), 0.9)),
         bias=float(np.median(errors)),
-        interval_coverage=float(np.mean(inside)) if inside else None,
+        interval_coverage=coverage,
+        interval_coverage_by_source=by_source,
+        winkler_score=winkler,
     )
+
+
+def _interval_scores(known: Sequence[tuple[TuningComparison, tuple[float, float]]]) -> tuple[float, float, float]:
+    """The share of measurements inside, of rows and with each publication weighing one, and the mean Winkler score."""
+    low, high = np.asarray([ends for _, ends in known]).T
+    values = np.asarray([each.value for each, _ in known])
+    inside = (low <= values) & (values <= high)
+    owners = [publication(each.measured.source) for each, _ in known]
+    number = Counter(owners)
+    weights = np.asarray([1.0 / (number[each] * len(number)) for each in owners])
+    winkler = winkler_scores(low_s=low, high_s=high, measured_s=values)
+    return float(np.mean(inside)), float(weights @ inside), float(np.mean(winkler))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from perfmodel.errors import InputError, PerfmodelError, did_you_mean, shown
+from perfmodel.evidence.groups import publication
 from perfmodel.evidence.measured_rows import MeasuredTable
 from perfmodel.evidence.serving.rows import MeasuredServing
 from perfmodel.exchange.presets import DATA
@@ -83,6 +84,7 @@ def _measured(line: int, cells: dict[str, str], *, without_own: bool) -> Measure
         workload=workload,
         reason=reason,
         context=_context(cells),
+        publication=_publication(cells["source"]),
     )
 
 
@@ -196,6 +198,12 @@ def _requests(cells: Mapping[str, str]) -> float:
 def _first_source(cells: Mapping[str, str]) -> str:
     """The source that made a run: another one may list it again as its own."""
     return next((str(each["source"]) for each in _words()["listed_again"] if _fits(each["where"], cells)), cells["source"])
+
+
+def _publication(source: str) -> str:
+    """Whose measurements they are: those that a collection of several names, else the publication of the source."""
+    named = (re.search(str(each["pattern"]), source) for each in _words()["collections"])
+    return next((found.group(1) for found in named if found), publication(source))
 
 
 def _lies_whole(cells: Mapping[str, str]) -> bool:

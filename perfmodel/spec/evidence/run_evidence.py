@@ -27,6 +27,15 @@ POOLED: Final = "any"  # the cell of runs whose own cell no source is scored in
 MIXTURES: Final = "experts"  # the family of runs of mixtures of experts, in any software
 
 
+def pooled_cell(cell: str) -> str:
+    """The cell of all that are of the kind that a name starts with.
+
+    >>> pooled_cell("passes/dense/server")
+    'passes/any/any'
+    """
+    return f"{cell.partition('/')[0]}/{POOLED}/{POOLED}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sharing:
     """How widely runs of one's own share their errors.

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from typing import Final
 
 from perfmodel.light_dataclass import dataclass
-from perfmodel.spec.evidence.run_evidence import MIXTURES, POOLED, Discrepancy
+from perfmodel.spec.evidence.run_evidence import MIXTURES, Discrepancy, pooled_cell
 from perfmodel.spec.fields import Spec, grid, text
-from perfmodel.spec.serving.loads import TTFT
+from perfmodel.spec.serving.loads import MEMORY, SINGLE, STATIC, TTFT
 
 DENSE: Final = "dense"
+PASSES: Final = "passes"
+SERVER: Final = "server"
+BATCH: Final = "batch"
 FIGURES: Final = ("half_width", "rows", "sources")
 
 
@@ -19,13 +22,17 @@ def model_class(*, has_experts: bool) -> str:
     return MIXTURES if has_experts else DENSE
 
 
-def cell_name(metric: str, models: str, load: str = POOLED) -> str:
-    """The cell of a metric of such models under one kind of load; `any` stands for all loads.
+def cell_name(metric: str, models: str, load: str) -> str:
+    """The cell of a metric of such models under a load: its kind, the models, and how requests come to run together.
 
-    >>> cell_name("tpot_s", "dense"), cell_name("e2e_s", "experts", "closed")
-    ('tpot_s/dense/any', 'e2e_s/experts/closed')
+    All times of passes are of one kind, and rates are their inverse; first tokens wait in queues, and memory is no time.
+    Requests are batched as they come and go in a server, and all at once in a batch that starts and ends together.
+
+    >>> cell_name("tpot_s", "dense", "closed"), cell_name("ttft_s", "experts", "single")
+    ('passes/dense/server', 'ttft_s/experts/batch')
     """
-    return f"{metric}/{models}/{load}"
+    kind = metric if metric in (TTFT, MEMORY) else PASSES
+    return f"{kind}/{models}/{BATCH if load in (STATIC, SINGLE) else SERVER}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -36,18 +43,10 @@ class ServingEvidence(Spec):
     cells: Mapping[str, tuple[float, ...]] = grid(*FIGURES)
 
     def discrepancy(self, metric: str, models: str, load: str) -> Discrepancy:
-        """That of a cell; where it is not known, of the nearest one that is; else none.
-
-        First tokens wait in queues, which hang on the load: they are like those of all models under it, then like those of such
-        models. All else is times of passes, which hang on the model: they are like those of such models under any load, then
-        like all times of their passes.
-        """
-        cell, of_models = cell_name(metric, models, load), cell_name(metric, models)
-        if metric == TTFT:
-            wider = (cell, cell_name(metric, POOLED, load), of_models, cell_name(metric, POOLED))
-        else:
-            wider = (cell, of_models, cell_name(POOLED, models), cell_name(metric, POOLED))
-        found = next((name for name in wider if name in self.cells), of_models)
+        """That of a cell; where it is not known, of its kind, then of times of passes; else none."""
+        cell = cell_name(metric, models, load)
+        wider = (cell, pooled_cell(cell), pooled_cell(PASSES))
+        found = next((name for name in wider if name in self.cells), wider[1])
         half_width, rows, sources = self.cells.get(found, (0.0, 0.0, 0.0))
         return Discrepancy(
             cell=cell, pool=found, pooled=cell not in self.cells, half_width=half_width, rows=rows, sources=sources

@@ -19,4 +19,5 @@ TOKENS: Final = "tokens_per_s"
 REQUESTS: Final = "requests_per_s"
 DECODE: Final = "itl_median_s"
 MEMORY: Final = "peak_memory_gib"
+RATES: Final = (TOKENS, REQUESTS)  # of all clients together
 METRICS: Final = (E2E, TPOT, TTFT, TOKENS, REQUESTS, DECODE, MEMORY)

@@ -27,7 +27,7 @@ def test_the_cheapest_servers_come_first_and_lines_have_80_columns() -> None:
     """A sentence with the GPUs and the price, then a table."""
     code, output = ran(*WORDS, *LIMITS, "--precision", "bf16,fp8", "--price", "h100-sxm-80gb=2,b200=6")
     assert code == 0
-    assert output.startswith("2 GPUs (h100-sxm-80gb) as 1 replica")
+    assert output.startswith("2 GPUs (h100-sxm-80gb) as 2 replicas")
     assert max(map(len, output.splitlines())) <= 80
 
 

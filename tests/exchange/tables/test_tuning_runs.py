@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from perfmodel.evidence.tuning.rows import FITS, MEMORY, SPEED, MeasuredTuning
-from perfmodel.evidence.tuning.scores import compare_tuning, memory_error, tuning_scoreboard, without_own_source
+from perfmodel.evidence.tuning.scores import TuningComparison, compare_tuning, tuning_scoreboard, without_own_source
 from perfmodel.exchange.tables.tuning_runs import TUNING_COLUMNS, is_tuning_table, read_tuning_runs
 
 ROW = {
@@ -35,6 +37,12 @@ def read(tmp_path: Path) -> Any:
         return read_tuning_runs(path).rows
 
     return _read
+
+
+def predicted(comparison: TuningComparison) -> float:
+    """The number that is predicted, of a row that is covered."""
+    assert comparison.predicted is not None
+    return comparison.predicted
 
 
 def test_a_row_is_a_run_with_what_was_measured_of_it(read: Any) -> None:
@@ -93,30 +101,50 @@ def test_memory_is_compared_as_it_was_measured(read: Any) -> None:
 
 
 def test_a_source_is_judged_by_the_errors_of_the_others(read: Any) -> None:
-    """The interval of a lab is as wide as the error of another, and the other way round."""
+    """The interval of a lab is as wide as the error of another, and the other way round; nobody else leaves it as it is."""
     rows = read({"source": "one", "peak_memory_gib": "18"}, {"source": "other", "peak_memory_gib": "30"})
     found = [each for row in rows for each in compare_tuning(row) if each.metric == MEMORY]
-    one, other = without_own_source(found)
-    for judged, by in ((one, found[1]), (other, found[0])):
-        assert judged.predicted is not None
-        assert judged.interval == pytest.approx(
-            (judged.predicted / (1 + memory_error([by])), judged.predicted * (1 + memory_error([by])))
-        )
+    for judged, by in zip(without_own_source(found), reversed(found), strict=True):
+        ratio = float(np.exp(round(abs(np.log(by.value / predicted(by))), 3)))
+        assert judged.interval == pytest.approx((predicted(judged) / ratio, predicted(judged) * ratio))
+    assert without_own_source(found[:1]) == found[:1]
 
 
-def test_memory_is_judged_by_what_was_measured_alike(read: Any) -> None:
-    """What an allocator holds has the errors of others that saw it; tensors have those of tensors."""
+def test_memory_is_judged_most_by_what_was_measured_alike(read: Any) -> None:
+    """Many rows of what an allocator holds, or of tensors, outweigh those of the other; few take the errors of both."""
     rows = read(
-        {"source": "one", "memory_kind": "torch reserved", "peak_memory_gib": "18"},
-        {"source": "two", "memory_kind": "nvidia-smi", "peak_memory_gib": "40"},
-        {"source": "three", "memory_kind": "max_memory_allocated", "peak_memory_gib": "16"},
-        {"source": "four", "memory_kind": "max_memory_allocated", "peak_memory_gib": "17"},
+        {"source": "one", "memory_kind": "torch reserved"},
+        {"source": "one", "memory_kind": "max_memory_allocated"},
+        *({"source": f"held{lab}", "memory_kind": "nvidia-smi"} for lab in range(2)),
+        *({"source": f"tensors{lab}", "memory_kind": "max_memory_allocated"} for lab in range(2)),
     )
-    found = [each for row in rows for each in compare_tuning(row) if each.metric == MEMORY]
-    for judged, by in zip(without_own_source(found), (found[1], found[0], found[3], found[2]), strict=True):
-        assert judged.predicted is not None
-        assert judged.interval is not None
-        assert judged.interval[1] / judged.predicted == pytest.approx(1 + memory_error([by]))
+    first = [compare_tuning(row)[0] for row in rows]
+    off = [*first[:2], *(replace(each, value=predicted(each) * 1.5) for each in first[2:4])]
+    off += [replace(each, value=predicted(each) * 1.1) for each in first[4:]]
+
+    def widths(times: int) -> list[float]:
+        labs = [
+            replace(each, measured=replace(each.measured, source=f"{each.measured.source}{lab}"))
+            for each in off[2:]
+            for lab in range(times)
+        ]
+        found = without_own_source([*off[:2], *labs])[:2]
+        return [(each.interval or (0.0, 0.0))[1] / predicted(each) for each in found]
+
+    assert widths(100) == pytest.approx([1.5, 1.1], rel=1e-3)
+    assert widths(2) == pytest.approx([1.5, 1.5], rel=1e-3)
+
+
+def test_coverage_and_winkler_scores_are_of_numbers_alone(read: Any) -> None:
+    """Verdicts have neither; with each source weighing one, half lie inside where one of two sources does."""
+    rows = read(*({"source": "good"} for _ in range(3)), {"source": "bad"})
+    found = [each for row in rows for each in compare_tuning(row)]
+    memory = [replace(each, value=predicted(each)) for each in found if each.metric == MEMORY]
+    scores = tuning_scoreboard([*memory[:3], replace(memory[3], value=9 * memory[3].value)]).overall[MEMORY]
+    assert (scores.interval_coverage, scores.interval_coverage_by_source) == (0.75, 0.5)
+    assert scores.winkler_score is not None
+    verdicts = tuning_scoreboard([each for each in found if each.metric == FITS]).overall[FITS]
+    assert (verdicts.interval_coverage, verdicts.interval_coverage_by_source, verdicts.winkler_score) == (None, None, None)
 
 
 def test_scores_count_what_is_scored_alone(read: Any) -> None:

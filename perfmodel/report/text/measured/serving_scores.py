@@ -1,8 +1,8 @@
-"""How scores of servers look on a terminal: the errors of each question, then by engine and GPU, and what was left out."""
+"""How scores of servers look on a terminal: the errors of each question, its intervals, then groups, and what was left out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -17,7 +17,10 @@ def serving_validation_report(scores: ServingScoreboard, *, leave_source_out: bo
     parts: list[RenderableType] = [
         titled(
             f"Errors of servers{how} [%], and how many lie in 90 % intervals", _table([("", scores.questions)], first="metric")
-        )
+        ),
+        titled(
+            "90 % intervals: rows inside [%], Winkler score (width and misses; small is good)", _intervals(scores.questions)
+        ),
     ]
     for group, names in scores.groups.items():
         parts.append(titled(f"By {group} [%]", _table(list(names.items()), first=group)))
@@ -49,3 +52,15 @@ def _figures(errors: ServingErrors, *, whole: bool) -> Iterator[str]:
     if whole:
         yield f"{100 * errors.bias:+.1f}"
     yield f"{100 * errors.interval_coverage:.0f}"
+
+
+def _intervals(questions: Mapping[str, ServingErrors]) -> RenderableType:
+    """How honest the intervals of each question are: of rows, and with each source weighing one."""
+    table = plain_table("metric")
+    for heading in ("in 90", "by source", "Winkler", "by source"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for question, errors in questions.items():
+        shares = (errors.interval_coverage, errors.interval_coverage_by_source)
+        scores = (errors.winkler_score, errors.winkler_score_by_source)
+        table.add_row(question, *(f"{100 * each:.0f}" for each in shares), *(f"{each:.2f}" for each in scores))
+    return table

@@ -28,15 +28,16 @@ def _table(groups: Sequence[tuple[str, Mapping[str, TuningErrors]]], *, first: s
     table = plain_table(first)
     if first != "metric":
         table.add_column("metric", no_wrap=True)
-    for heading in ("rows", "median", "p90", "bias", "in 90 %"):
+    whole = first == "metric"
+    for heading in ("rows", "median", "p90", "bias", "in 90 %", *(("by source", "Winkler") if whole else ())):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, metrics in groups:
         for metric, errors in metrics.items():
-            table.add_row(*([name] if name else []), NAMES[metric], *_figures(metric, errors))
+            table.add_row(*([name] if name else []), NAMES[metric], *_figures(metric, errors, whole=whole))
     return table
 
 
-def _figures(metric: str, errors: TuningErrors) -> Iterator[str]:
+def _figures(metric: str, errors: TuningErrors, *, whole: bool) -> Iterator[str]:
     yield f"{errors.rows:,}"
     yield f"{100 * errors.median_abs_error:.1f} %"
     if metric == FITS:
@@ -44,3 +45,7 @@ def _figures(metric: str, errors: TuningErrors) -> Iterator[str]:
     yield f"{100 * errors.p90_abs_error:.1f} %"
     yield f"{100 * errors.bias:+.1f} %"
     yield "" if errors.interval_coverage is None else f"{100 * errors.interval_coverage:.0f} %"
+    if not whole:
+        return
+    yield "" if errors.interval_coverage_by_source is None else f"{100 * errors.interval_coverage_by_source:.0f} %"
+    yield "" if errors.winkler_score is None else f"{errors.winkler_score:.2f}"
