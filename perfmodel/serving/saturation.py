@@ -61,10 +61,11 @@ def with_cache(setup: ServingSetup, load: ServedLoad, value: Numeric, metric: st
     if metric in RATES:
         return value * (others / later_s) / (running / life_s)
     queued, queue, each = clients / running, clients / others, np.maximum(passes, 1.0)
+    further = np.minimum(passes, 1.0)  # 0 of an answer of one token, between whose tokens nothing passes
     added_s: Mapping[str, tuple[Numeric, Numeric]] = {  # what is added, and what stays at least
         E2E: (later_s * queue - life_s * queued, later_s),
         TTFT: (later_s * (queue - 1.0) - life_s * (queued - 1.0), load.first.total_s),
-        TPOT: ((later_s - life_s) / each, alike_s / each),
+        TPOT: (further * (later_s - life_s) / each, further * alike_s / each),
     }
     added, least = added_s.get(metric, (0.0, value))
     return np.maximum(value + added, np.minimum(least, value))
