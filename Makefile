@@ -63,7 +63,7 @@ fuzz: setup
 faults: setup
 	FAULT_JOBS=$(JOBS) $(BIN)/python -m pytest tests/faults
 
-# Do the tests of counts and times notice when an equation is changed? Some 30 s a mutant, minutes for one that survives.
+# Do the tests of counts and times notice when an equation is changed? Some seconds a mutant, half a minute for one that survives.
 # AT=--at-import changes constants, defaults and tables instead.
 MUTANTS ?= 40
 AT ?=
