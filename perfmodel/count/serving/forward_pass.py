@@ -70,7 +70,7 @@ class ServedProduct(Matmul):
 
     weight_bytes: Numeric
     law: str
-    beside: bool = False
+    beside: bool
 
     @property
     def read_bytes(self) -> Numeric:
