@@ -1,6 +1,6 @@
 """Does every command keep its word under every condition of conditions.py?
 
-Here each condition meets one command, always the same one. `make faults` has all conditions meet all commands, in minutes, but
+Here each condition meets one command, always the same one. `make faults` has all conditions meet all commands, but
 for those that take several seconds: these meet one condition in six.
 """
 
