@@ -6,8 +6,6 @@
 Each name below is loaded when it is first asked for, so that `import perfmodel` costs nothing (docs/api.md shows them at work).
 """
 
-from __future__ import annotations
-
 TYPE_CHECKING = False  # as type checkers take it; loading typing would come before Ctrl-C can be handled (__main__.py)
 
 if TYPE_CHECKING:

@@ -3,8 +3,6 @@
 The first moment is some microseconds after Python has started itself, which takes some 10 ms: there it is Python that answers.
 """
 
-from __future__ import annotations
-
 STOPPED = 130  # exit code after Ctrl-C
 
 

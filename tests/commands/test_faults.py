@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import os
@@ -213,6 +214,13 @@ def test_an_interrupt_before_anything_is_loaded_is_quiet() -> None:
         finally:
             signal.signal(signal.SIGINT, before)
         assert (done.returncode, done.stderr) == (code, "")
+
+
+def test_nothing_is_loaded_before_ctrl_c_can_be_handled() -> None:
+    """Not even __future__, whose file Python looks for as it does for any other: what it was stopped in would be shown."""
+    for name in ("__init__", "__main__"):
+        tree = ast.parse((ROOT / "perfmodel" / f"{name}.py").read_text())
+        assert not [each for each in tree.body if isinstance(each, ast.Import | ast.ImportFrom)], name
 
 
 @pytest.mark.processes

@@ -89,12 +89,17 @@ def peak_of(used: resource.struct_rusage, high_water: int) -> int:
 
 
 def high_water(pid: int) -> int:
-    """The most that the memory of a process has held since it became its present program; 0 where nothing says."""
+    """The most that a process, or one that it started and that still runs, has held of itself; 0 where nothing says.
+
+    Of most conditions the process is a shell, and the command one that it started.
+    """
+    place = Path(f"/proc/{pid}")
     try:
-        found = HIGH_WATER.search(Path(f"/proc/{pid}/status").read_text(encoding="ascii"))
+        found = HIGH_WATER.search((place / "status").read_text(encoding="ascii"))
+        children = [int(child) for child in (place / "task" / str(pid) / "children").read_text(encoding="ascii").split()]
     except OSError:
         return 0
-    return int(found[1]) if found else 0
+    return max(int(found[1]) if found else 0, *map(high_water, children), 0)
 
 
 def plain_environment() -> dict[str, str]:

@@ -1,12 +1,13 @@
 """Does every command keep its word under every condition of conditions.py?
 
-Here each condition meets one command, always the same one. `make faults` has all conditions meet all commands, in minutes, but
+Here each condition meets one command, always the same one. `make faults` has all conditions meet all commands, but
 for those that take several seconds: these meet one condition in six.
 """
 
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import tempfile
@@ -15,11 +16,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 
 import pytest
 
 from perfmodel.commands.app import COMMANDS
+from tests.faults import outcomes
 from tests.faults.conditions import ALONE, CONDITIONS, OLD, Condition, can_mount
 from tests.faults.outcomes import QUIET, QUIET_WRITING, Outcome, outcome, problems
 from tests.faults.programs import PROGRAMS, QUICK, Program
@@ -108,6 +111,26 @@ def test_what_is_wrong_is_seen(changes: dict[str, Any], problem: str) -> None:
     """Each rule alone, on an outcome that breaks it."""
     found = problems(PROGRAMS[0], WRITING, replace(SOUND, **changes), SOUND)
     assert [problem in each for each in found] == ([True] if problem else [])
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("script", [ALONE, '"$@" | cat; exit ${PIPESTATUS[0]}'])
+@pytest.mark.parametrize("starter_took_more", [False, True])
+def test_a_command_that_takes_too_much_is_seen(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str, starter_took_more: bool
+) -> None:
+    """Whatever its starter has taken, and whether the shell becomes the command or starts it."""
+    greedy = "import time; held = b'x' * 300_000_000; time.sleep(0.3)"
+    monkeypatch.setattr(outcomes, "command", lambda *_: [sys.executable, "-c", greedy])
+    monkeypatch.setattr(outcomes, "MOST_BYTES", 2.5e8)
+    if starter_took_more:
+        monkeypatch.setattr(resource, "getrusage", lambda _: SimpleNamespace(ru_maxrss=10**9))
+    condition = Condition(name="a shell", script=script)
+    folder = tmp_path / "work"
+    folder.mkdir()
+    was = outcome(PROGRAMS[0], condition, folder)
+    assert problems(PROGRAMS[0], condition, was, was) == ["takes 0.3 GB"]
 
 
 @pytest.mark.processes

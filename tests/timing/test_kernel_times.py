@@ -35,6 +35,15 @@ def test_kernels_that_are_timed_together_take_what_each_takes_alone(sizes: Any) 
         assert np.array_equal(seconds, kernel_time_s(kernel, cluster=CLUSTER, stack=STACK)), kernel.name
 
 
+def test_kernels_of_one_name_and_other_sizes_are_timed_apart() -> None:
+    """Twice the bytes take longer, and so do twice the rows."""
+    norms = [MemoryBound(name="norm", moved_bytes=size) for size in (1e9, 2e9)]
+    products = [Matmul(name="up", rows=rows, columns=8192, inner=8192, precision="bf16") for rows in (8192, 16384)]
+    short_s, long_s, small_s, large_s = kernel_times_s([*norms, *products], cluster=CLUSTER, stack=STACK)
+    assert long_s > 1.9 * short_s
+    assert large_s > 1.9 * small_s
+
+
 def test_what_is_left_out_of_account_changes_no_time() -> None:
     """Names, how often a kernel runs, what it keeps; a role never decides how long one execution takes."""
     assert {*OTHERWISE, "role"} == set(UNTIMED)

@@ -123,9 +123,9 @@ def test_twice_as_many_products_take_as_long_on_twice_the_gpu(rows: int, inner: 
     assert computing_s(KNOWN, gpu=twice, batch=2, **sizes) == pytest.approx(computing_s(KNOWN, **sizes), rel=1e-12)
 
 
-@pytest.mark.parametrize(("megabytes", "saved"), [(0.01, 1.0), (70.0, 0.5), (7000.0, 0.0)])
+@pytest.mark.parametrize(("megabytes", "saved"), [(0.01, 1.0), (70.0, 0.5), (140.0, 1 / 17), (7000.0, 0.0)])
 def test_a_left_operand_that_fits_the_cache_is_not_loaded(megabytes: float, saved: float) -> None:
-    """Its share when it is small, half of that at 0.7 of the cache, nothing when it is far larger."""
+    """Its share when it is small, half of that at 0.7 of the cache, 1/(1 + 2^4) at twice as much, nothing far beyond."""
     product = replace(SQUARE, rows=4, inner=megabytes * 1e6 / 2 / 4)  # bound by its operands
     gpu = replace(H100, cache_bytes=100e6)
     known = replace(KNOWN, cached_share=0.8, fixed_s=0.0, overlap_power=50)
@@ -209,12 +209,20 @@ def test_more_choice_never_costs(shape: tuple[int, int, int]) -> None:
 
 
 def test_the_power_limit_slows_long_kernels_down() -> None:
-    """Nothing is lost of a short kernel, half of g by one of t_g, all of g in the limit."""
+    """Nothing is lost of a short kernel, half of g by one of t_g, 2^4/(1 + 2^4) by one of 2 t_g, all of g in the limit."""
     free = replace(KNOWN, slowdown=0.0)
     free_s = computing_s(free)
-    for limit_s, expected in ((1e3 * free_s, 1.0), (free_s, 1.1), (1e-3 * free_s, 1.2)):
+    for limit_s, expected in ((1e3 * free_s, 1.0), (free_s, 1.1), (free_s / 2, 1 + 0.2 * 16 / 17), (1e-3 * free_s, 1.2)):
         slow_s = computing_s(replace(KNOWN, slowdown=0.2, slowdown_s=limit_s))
         assert slow_s / free_s == pytest.approx(expected)
+
+
+def test_a_product_by_itself_ends_before_the_power_limit_takes_hold() -> None:
+    """Unless a load is said to be sustained, one far shorter than t_g loses nothing."""
+    free, slow = replace(KNOWN, slowdown=0.0), replace(KNOWN, slowdown=0.2, slowdown_s=1e3)
+    free_s, slow_s = (plain_matmul_time_s(SQUARE, each, gpu=H100, compute_scale=1.0) for each in (free, slow))
+    assert slow_s == pytest.approx(free_s, rel=1e-12)
+    assert plain_matmul_time_s(SQUARE, slow, gpu=H100, compute_scale=1.0, sustained=True) > 1.1 * free_s
 
 
 def test_tiles_beyond_the_matrix_cost_their_weight() -> None:
@@ -275,6 +283,16 @@ def test_adding_to_an_fp32_gradient_costs_its_factor() -> None:
     product = replace(SQUARE, phase=WEIGHT_GRADIENT, weight_gradient_bytes=4)
     plain = matmul_time_s(replace(product, weight_gradient_bytes=2), gpu=H100, compute_scale=1.0)
     assert matmul_time_s(product, gpu=H100, compute_scale=1.0) == pytest.approx(KNOWN.weight_gradient_factor * plain, rel=1e-3)
+
+
+def test_what_says_nothing_of_gradients_moves_nothing_for_them() -> None:
+    """A product without a gradient of its own writes none, and what only reads, as a step of an optimizer, has no way back."""
+    _, weight = gradients(SQUARE)
+    assert isinstance(weight, Matmul)
+    assert matmul_bytes(weight) == 2 * 8192 * 2 * 8192  # both operands in 16 bits
+    (back,) = gradients(MemoryBound(name="step", moved_bytes=1e6))
+    assert isinstance(back, MemoryBound)
+    assert back.moved_bytes == 0
 
 
 def test_a_weight_gradient_that_is_added_by_another_kernel_costs_what_any_product_costs() -> None:

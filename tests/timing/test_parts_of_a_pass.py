@@ -118,6 +118,11 @@ def test_the_cpu_waits_for_the_number_of_tokens_before_it_launches_experts(phase
     assert host_seconds([dispatch, moves()], replayed) == HostSeconds(0.0, 0.0)
 
 
+def test_a_kernel_of_which_nothing_else_is_said_is_called_and_launched_once() -> None:
+    """The CPU runs the code around it, then launches it."""
+    assert host_seconds([moves(repeats=3)], STACK).launch_s == pytest.approx(3 * (STACK.host.operator_s + STACK.host.launch_s))
+
+
 @pytest.mark.parametrize(
     ("operator", "expected"),
     [
@@ -130,6 +135,7 @@ def test_the_cpu_waits_for_the_number_of_tokens_before_it_launches_experts(phase
         (product(role=Role.SHARED_EXPERT), 10),
         (moves(role=Role.PERMUTE), 5 * 10),
         (moves(role=Role.EXPERT_ACTIVATION), 5 * 10),
+        (moves(role=Role.EXPERT_OUTPUT), 5 * 10),
         (moves(role=Role.EXPERT), 10),
         (attention(), 10),
         (product(role=Role.SCAN), 2 * 6 * 10),
@@ -255,6 +261,8 @@ def test_a_pass_adds_up_what_is_exposed_and_what_is_slower_call_by_call() -> Non
         communication_slowdown_s=0.25 * 2 + 0.5 * 4,
     )
     assert (found.weight_gradient_s, found.host_s, found.wait_s) == (10, 17, 19)
+    gpu_alone = added_up(timed, weights_apart=True)
+    assert (gpu_alone.parts, gpu_alone.host_s, gpu_alone.wait_s) == (found.parts, 0, 0)
 
 
 def direction(settings: dict[str, Any] | None = None, **layout: Any) -> Direction:

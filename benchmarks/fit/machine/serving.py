@@ -108,6 +108,7 @@ def _products(records: Sequence[Record], base: ServingSetup, sources: dict[str, 
         precision=WIDE,
         weight_bytes=WIDE_BYTES,
         law=WIDE,
+        beside=False,
     )
 
     def equation(values: Mapping[str, Any]) -> Floats:

@@ -80,7 +80,7 @@ class ServedProduct(Matmul):
 
     weight_bytes: Numeric
     law: str
-    beside: bool = False
+    beside: bool
 
     @property
     def read_bytes(self) -> Numeric:

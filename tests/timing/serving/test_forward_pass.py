@@ -235,8 +235,9 @@ def test_columns_of_few_weights_are_read_at_a_lower_rate() -> None:
     known = with_numbers(setup.profile.small_products["bf16"], {"fixed_s": 0.0, "overlap_power": 50.0})
     inner = np.array([2048.0, 2048.0e3])
     product = ServedProduct(
-        name="x", role=Role.PRODUCT, rows=1.0, columns=8192.0, inner=inner, precision="bf16", weight_bytes=2.0, law="bf16"
-    )
+        name="x", role=Role.PRODUCT, rows=1.0, columns=8192.0, inner=inner, precision="bf16", weight_bytes=2.0, law="bf16",
+        beside=False,
+    )  # fmt: skip
 
     def seconds(inner_half: float) -> np.ndarray:
         own = with_numbers(known, {"inner_half": inner_half})
