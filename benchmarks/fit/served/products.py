@@ -69,6 +69,7 @@ def fit_products(setup: ServingSetup, rows: pd.DataFrame) -> Fit:
         precision=setup.circuits,
         weight_bytes=setup.weights.bytes,
         law=setup.weights.law,
+        beside=False,
     )
 
     def equation(values: Mapping[str, Any]) -> Floats:

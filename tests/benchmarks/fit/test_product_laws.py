@@ -50,6 +50,7 @@ def timed(values: dict[str, Any], sizes: pd.DataFrame) -> np.ndarray[Any, Any]:
         precision=setup.circuits,
         weight_bytes=setup.weights.bytes,
         law=setup.weights.law,
+        beside=False,
     )
     return np.asarray(product_time_s(product, products.with_law(setup, values))[0])
 
