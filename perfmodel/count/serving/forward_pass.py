@@ -14,6 +14,7 @@ from typing import Final
 
 import numpy as np
 
+from perfmodel.count.busiest import busiest_load
 from perfmodel.count.declarations import Component, ExpertShards, LayerPart, Linear
 from perfmodel.count.layer import layer_name, layer_parts
 from perfmodel.count.operators import CachedAttention, Collective, FusedAttention, Matmul, MemoryBound
@@ -57,8 +58,16 @@ class ForwardPass:
         return self.sequences + self.prompts
 
     def shared_by(self, replicas: Numeric) -> ForwardPass:
-        """What one of several replicas of attention has of it."""
-        return replace(self, sequences=self.sequences / replicas, prompts=self.prompts / replicas)
+        """What the busiest of several replicas of attention has of it, which the others wait for.
+
+        Sequences are many, and dealt out evenly; of fewer prompts than replicas, or parts of one, it has one as a whole.
+
+        >>> ForwardPass(sequences=64, prompts=1.5, prompt_tokens=1000).shared_by(8).rows.item()
+        1008.0
+        """
+        whole = np.minimum(np.asarray(self.prompts, dtype=float), 1.0)
+        prompts = np.maximum(self.prompts / replicas, whole)
+        return replace(self, sequences=self.sequences / replicas, prompts=prompts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,10 +177,14 @@ class _PassOperators:
             yield self._product(linear, rows)
 
     def _product(self, linear: Linear, rows: Numeric) -> ServedProduct:
-        """One matrix; of experts those that some token meets: n*(1 - (1 - k/E)^R) of the n on a rank, R*k/E rows each."""
+        """One matrix; of experts those that some token meets: n*(1 - (1 - k/E)^R) of the n on a rank, R*k/E rows each.
+
+        The rank is the busiest one, whom the others wait for: as many tokens as its copies stand for.
+        """
         batch: Numeric = 1.0
         if linear.component is Component.EXPERTS:
             mixture = described(self.model.mixture, "mixture")
+            rows = rows * self._busiest()
             chance = mixture.experts_per_token / mixture.experts
             met = 1.0 - np.power(1.0 - chance, np.asarray(rows, dtype=float))
             batch = linear.number * np.maximum(met, 1e-9)
@@ -190,6 +203,18 @@ class _PassOperators:
             weight_bytes=weights.bytes if narrow else WIDE_BYTES,
             law=weights.law if narrow else WIDE,
             beside=linear.role is Role.SHARED_EXPERT and self._is_beside(),
+        )
+
+    def _busiest(self) -> Numeric:
+        """Copies of tokens on the busiest of the ranks that experts are dealt out to, over their mean."""
+        setup, mixture = self.setup, described(self.model.mixture, "mixture")
+        if setup.engine.expert_scatter is None:
+            return 1.0
+        return busiest_load(
+            ranks=setup.expert_parallel,
+            experts=mixture.experts,
+            copies=self.tokens.rows * mixture.experts_per_token,
+            scatter=setup.engine.expert_scatter,
         )
 
     def _is_beside(self) -> bool:
@@ -248,7 +273,7 @@ class _PassOperators:
             yield self._moved(f"{name}.activation", Role.ELEMENTWISE, passes * WIDE_BYTES * numbers, kernel=model.activation)
             return
         mixture = model.mixture
-        copies = rows * mixture.experts_per_token / self.setup.expert_parallel
+        copies = rows * mixture.experts_per_token / self.setup.expert_parallel * self._busiest()
         scores = FP32_BYTES * rows * mixture.experts
         yield self._moved(f"{name}.route", Role.ROUTER, 2 * scores, kernels=ROUTER_KERNELS, kernel="route")
         operand = operand_bytes(self.setup.circuits)  # of a copy that a product reads; its result is in 16 bits

@@ -42,6 +42,7 @@ class EngineSchedule(Spec):
 
     `mixes` says that tokens of prompts ride in the passes of sequences that decode; otherwise they have passes of their own.
     `reserves_output` says that a request starts only when the cache has room for all that may come back of it.
+    `balances` says that replicas of attention hold prompts back until each of them has one.
     `overlaps` says that the next pass is put together while one runs, so that a request that comes meanwhile waits for both.
     """
 
@@ -50,6 +51,7 @@ class EngineSchedule(Spec):
     mixes: bool = flag()
     receive_passes: Numeric = count(default=1)  # while sequences decode, new requests are looked for behind so many passes
     reserves_output: bool = flag(default=False)
+    balances: bool = flag(default=False)
     overlaps: bool = flag(default=False)
 
 
@@ -59,12 +61,14 @@ class EngineHost(Spec):
 
     step_s      between two forward passes: scheduling, sampling, detokenising that no GPU work hides
     sequence_s  the same for each sequence of the pass
-    group_s     the same where a step is handed to the processes of several GPUs
+    hidden_s    for each sequence of the pass, while the GPU runs: what is longer than the GPU's work is waited for
+    group_s     as step_s, where a step is handed to the processes of several GPUs
     stream_s    the same where answers are streamed over HTTP, of one process that works beside the GPU: no pass follows another
                 faster than this times its sequences
     answer_s    between two passes for each sequence, where a server writes answers in the process that launches
     admission_s once a request within the engine: queues between its processes, the first pass of a sequence
-    request_s   the same through a server: HTTP, tokeniser, the way of the first token back
+    request_s   the same through a server: HTTP, the way of the first token back
+    token_s     the same for each token of the prompt: its text is parsed and cut into tokens
     launch_s    a kernel, where no CUDA graph has it: with tokens of prompts, and always without `graphs`
     operator_s  the same for each operator: the module around it, its views and checks
 
@@ -73,11 +77,13 @@ class EngineHost(Spec):
 
     step_s: Numeric = number("s")
     sequence_s: Numeric = number("s", default=0.0)
+    hidden_s: Numeric = number("s", default=0.0)
     group_s: Numeric = number("s", default=0.0)
     stream_s: Numeric = number("s", default=0.0)
     answer_s: Numeric = number("s", default=0.0)
     admission_s: Numeric = number("s", default=0.0)
     request_s: Numeric = number("s")
+    token_s: Numeric = number("s", default=0.0)
     launch_s: Numeric = number("s", default=0.0)
     operator_s: Numeric = number("s", default=0.0)
     graphs: bool = flag(default=True)
@@ -112,6 +118,9 @@ class Engine(Spec):
         default=False
     )  # whether CUDA graphs run shared experts beside the routed ones, on another stream
     scan_work: Numeric = number("ratio", above=0, maximum=10, default=1.0)  # time of scans of states over that of such products
+    expert_scatter: Numeric | None = number(
+        "ratio", optional=True, default=None
+    )  # standard deviation of experts' loads over their mean; without one tokens fall evenly on the ranks of experts
     cast_s: Numeric = number(
         "s", default=0.0
     )  # of a kernel of its own that brings rows into fewer than 16 bits, before each product

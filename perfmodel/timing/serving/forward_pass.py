@@ -135,13 +135,12 @@ def _pass_time(
             sums[part] = sums[part] + operator.repeats * operator_time_s(operator, setup)
         kernels = kernels + operator.repeats * getattr(operator, "kernels", 1)
         operators = operators + operator.repeats
-    engine = setup.engine.host
+    engine, own = setup.engine.host, tokens.shared_by(setup.attention_replicas)  # a replica has a process of its own
     eager = (np.asarray(tokens.prompts) > 0) | (not engine.graphs)
     launches = kernels * engine.launch_s + (operators - messages) * engine.operator_s
-    launches = np.where(eager, setup.cluster.host_scale * launches, 0.0)
+    launches = setup.cluster.host_scale * (np.where(eager, launches, 0.0) + engine.hidden_s * own.sequences)
     if host:
-        own = engine.step_s + engine.sequence_s * tokens.sequences + engine.group_s * (setup.tensor_parallel > 1)
-        sums["host_s"] = own
+        sums["host_s"] = engine.step_s + engine.sequence_s * own.sequences + engine.group_s * (setup.tensor_parallel > 1)
     device = sum(sums[name] for name in PARTS if name != "host_s")
     sums["host_s"] = sums["host_s"] + np.maximum(launches - device, 0.0)  # the CPU launches while the GPU runs what it has
     sums["host_s"] = sums["host_s"] + setup.profile.between_s * operators
