@@ -11,6 +11,7 @@ from typing import Final
 from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.fields import Numeric, Spec, choice, count, flag, number, part, spreads, text
 from perfmodel.spec.machines.hardware import Gpu
+from perfmodel.spec.serving.profile import OWN_KERNELS
 
 OF_TOTAL: Final = "total"
 OF_FREE: Final = "free"
@@ -105,7 +106,8 @@ class SmallGpus(Spec):
 class Engine(Spec):
     """A serving engine: memory, schedule, host, messages.
 
-    `family` names the software whose measured runs tell how wrong predictions of it are.
+    `family` names the software whose measured runs tell how wrong predictions of it are. `expert_kernels` names the library
+    that experts are asked of in place of the engine's own choice (triton, marlin), whose laws stand under it.
     """
 
     name: str = text()
@@ -114,6 +116,7 @@ class Engine(Spec):
     schedule: EngineSchedule = part(EngineSchedule)
     host: EngineHost = part(EngineHost)
     custom_all_reduce: bool = flag()
+    expert_kernels: str = text(default=OWN_KERNELS)
     shared_beside: bool = flag(
         default=False
     )  # whether CUDA graphs run shared experts beside the routed ones, on another stream

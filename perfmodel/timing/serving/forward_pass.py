@@ -205,7 +205,11 @@ def product_time_s(product: ServedProduct, setup: ServingSetup) -> tuple[Numeric
     """
     gpu, profile = setup.cluster.gpu, setup.profile
     of_experts = product.role in EXPERT_PRODUCTS
-    small = profile.expert_product(product.law, setup.engine.family) if of_experts else profile.small_product(product.law)
+    engine = setup.engine
+    if of_experts:
+        small = profile.expert_product(product.law, engine.family, engine.expert_kernels)
+    else:
+        small = profile.small_product(product.law)
     ratio = product.read_bytes / matmul_bytes(product)
     large = gpu.matmul(product.precision)
     reading = small.efficiency / (1.0 + small.inner_half / product.inner)

@@ -74,7 +74,11 @@ def _of_product(product: Matmul, setup: ServingSetup) -> str:
         sizes = {"rows": product.rows, "columns": product.columns, "inner": product.inner}
         return least_sure([confidence(setup.cluster.gpu.matmul(product.precision).evidence, sizes), "interpolated"])
     of_experts, profile = product.role in EXPERT_PRODUCTS, setup.profile
-    small = profile.expert_product(product.law, setup.engine.family) if of_experts else profile.small_product(product.law)
+    engine = setup.engine
+    if of_experts:
+        small = profile.expert_product(product.law, engine.family, engine.expert_kernels)
+    else:
+        small = profile.small_product(product.law)
     return _of_profile(small.evidence, {"rows": product.rows}, setup)
 
 
