@@ -117,6 +117,7 @@ class Engine(Spec):
     host: EngineHost = part(EngineHost)
     custom_all_reduce: bool = flag()
     expert_kernels: str = text(default=OWN_KERNELS)
+    early_launches: bool = flag(default=False)  # whether CUDA graphs start a kernel while the one before it ends
     shared_beside: bool = flag(
         default=False
     )  # whether CUDA graphs run shared experts beside the routed ones, on another stream

@@ -202,3 +202,11 @@ def test_a_source_may_ask_for_a_library_of_experts(tmp_path: Path) -> None:
     assert workload(tmp_path, **cells).setup.engine.expert_kernels == "marlin"
     for other in ({"gpu": "b200-sxm-180gb"}, {"source": "a lab"}):
         assert workload(tmp_path, **cells | other).setup.engine.expert_kernels == "own"
+
+
+def test_a_source_may_start_kernels_early(tmp_path: Path) -> None:
+    """InferenceX turns programmatic launches on for gpt-oss in TensorRT-LLM on B200, and there alone."""
+    cells = {"model": "openai/gpt-oss-120b", "weights": "nvfp4", "source": "InferenceX", "engine": "trtllm"}
+    cells |= {"engine_version": "1.2.0rc2", "gpu": "b200-sxm-180gb"}
+    assert workload(tmp_path, **cells).setup.engine.early_launches
+    assert not workload(tmp_path, **cells | {"gpu": "h200-sxm-141gb"}).setup.engine.early_launches
