@@ -1,11 +1,11 @@
-"""How much more than the mean does the busiest of several ranks have?"""
+"""How many experts do tokens meet, and how much more than the mean does the busiest of several ranks have?"""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from perfmodel.count.busiest import busiest_load, greatest_normal
+from perfmodel.count.busiest import busiest_load, greatest_normal, share_met
 
 
 def test_one_rank_has_its_mean() -> None:
@@ -42,3 +42,28 @@ def test_more_ranks_are_farther_apart() -> None:
     ranks = np.array([1.0, 2.0, 4.0, 8.0, 16.0])
     assert np.all(np.diff(busiest_load(ranks=ranks, experts=256, copies=4096.0, scatter=0.5)) > 0)
     assert float(greatest_normal(1)) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_equal_odds_meet_what_a_closed_form_says() -> None:
+    """1 - (1 - k/E)^T; and loads that hardly differ come to it."""
+    tokens = np.array([0.0, 1.0, 7.0, 64.0, 4096.0])
+    closed = 1.0 - (1.0 - 8 / 256) ** tokens
+    for scatter in (0.0, 1e-3):
+        assert share_met(chance=8 / 256, tokens=tokens, scatter=scatter) == pytest.approx(closed, abs=1e-5)
+
+
+def test_experts_of_different_loads_are_met_as_often_as_drawn() -> None:
+    """Within 2 % of gamma loads of 20,000 experts, each of which is left out by all tokens with its own odds."""
+    chance = np.random.default_rng(9)
+    for scatter in (0.3, 0.5, 1.0):
+        loads = chance.gamma(1.0 / scatter**2, scatter**2, 20_000)
+        for tokens in (4, 64, 512):
+            drawn = 1.0 - np.exp(tokens * np.log1p(-8 / 256) * loads).mean()
+            assert float(share_met(chance=8 / 256, tokens=tokens, scatter=scatter)) == pytest.approx(drawn, rel=0.02)
+
+
+def test_uneven_loads_wake_fewer_experts() -> None:
+    """The farther apart they are, of the same tokens."""
+    shares = [float(share_met(chance=8 / 256, tokens=64, scatter=scatter)) for scatter in (0.0, 0.25, 0.5, 1.0)]
+    assert shares == sorted(shares, reverse=True)
+    assert len(set(shares)) == 4

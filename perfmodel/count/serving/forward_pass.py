@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from perfmodel.count.busiest import busiest_load
+from perfmodel.count.busiest import busiest_load, share_met
 from perfmodel.count.declarations import Component, ExpertShards, LayerPart, Linear
 from perfmodel.count.layer import layer_name, layer_parts
 from perfmodel.count.operators import CachedAttention, Collective, FusedAttention, Matmul, MemoryBound
@@ -177,16 +177,16 @@ class _PassOperators:
             yield self._product(linear, rows)
 
     def _product(self, linear: Linear, rows: Numeric) -> ServedProduct:
-        """One matrix; of experts those that some token meets: n*(1 - (1 - k/E)^R) of the n on a rank, R*k/E rows each.
+        """One matrix; of experts those that some token meets, of the n on a rank, with the rows that this leaves to each.
 
-        The rank is the busiest one, whom the others wait for: as many tokens as its copies stand for.
+        The rank is the busiest one, whom the others wait for: as many tokens as its copies stand for (count/busiest.py).
         """
         batch: Numeric = 1.0
         if linear.component is Component.EXPERTS:
             mixture = described(self.model.mixture, "mixture")
             rows = rows * self._busiest()
             chance = mixture.experts_per_token / mixture.experts
-            met = 1.0 - np.power(1.0 - chance, np.asarray(rows, dtype=float))
+            met = share_met(chance=chance, tokens=rows, scatter=self.setup.engine.expert_scatter or 0.0)
             batch = linear.number * np.maximum(met, 1e-9)
             rows = rows * chance / np.maximum(met, 1e-9)
         narrow = self._is_narrow(linear)
