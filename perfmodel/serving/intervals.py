@@ -43,7 +43,8 @@ def part_spreads(setup: ServingSetup) -> Mapping[str, Mapping[str, Numeric]]:
         "host_s": {"engine.host.step_s": setup.engine.host.spread.get("step_s", 0.0)},
     }
     if setup.model.mixture is not None:
-        name, experts = profile.expert_law(law, family), profile.expert_product(law, family)
+        asked = family, setup.engine.expert_kernels
+        name, experts = profile.expert_law(law, *asked), profile.expert_product(law, *asked)
         path = f"serving.expert_products.{name}" if name else of_products
         found["expert_weights_s"] = {f"{path}.efficiency": experts.spread.get("efficiency", 0.0)}
         found["expert_compute_s"] = circuits | {f"{path}.computing": experts.spread.get("computing", 0.0)}

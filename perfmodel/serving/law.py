@@ -98,13 +98,13 @@ def served_load(
         answers = running * outputs  # tokens of all sequences in one life of a request
         cycle = streamed(cycle, setup.engine.host.stream_s * answers, added_s=setup.engine.host.answer_s * answers)
     host, schedule = setup.engine.host, setup.engine.schedule
-    request_s = host.request_s if online else host.admission_s
+    request_s = host.request_s + host.token_s * request.input_tokens if online else host.admission_s
     decode_s, life_s = decode.total_s, cycle.total_s
     queue = PromptQueue(
         schedule=schedule,
         running=running,
         output_tokens=outputs,
-        together=np.minimum(schedule.chunk_tokens / request.input_tokens, running),
+        together=np.minimum(setup.attention_replicas * schedule.chunk_tokens / request.input_tokens, running),
         alone_s=alone.total_s,
         prompt_s=added.total_s,
         decode_s=decode_s,
@@ -142,9 +142,10 @@ def _prompts_together(setup: ServingSetup, request: Request, running: Numeric) -
     B/O come in one decode pass on average, 1 at least where one comes, and no more than its tokens hold. A pass has a whole
     number of them, the one below that mean or the one above it; but where tokens are the limit, the last of them may be cut.
     """
-    most = np.maximum(setup.engine.schedule.chunk_tokens / request.input_tokens, 1.0)
+    most = setup.attention_replicas * np.maximum(setup.engine.schedule.chunk_tokens / request.input_tokens, 1.0)
     outputs = np.asarray(request.output_tokens, dtype=float)
-    mean = np.clip(running / np.maximum(outputs, 1.0), 1.0, most)
+    least = np.minimum(setup.attention_replicas, running) if setup.engine.schedule.balances else 1.0
+    mean = np.clip(running / np.maximum(outputs, 1.0), least, most)
     below = np.where(mean < most, np.floor(mean), mean)
     if np.all(below == mean):
         return ((1.0, mean),)

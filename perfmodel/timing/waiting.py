@@ -15,20 +15,14 @@ Left out: ranks that are slower all the time (timing/kernels.py, at_cluster_load
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
-from math import erf, sqrt
-from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from perfmodel.count.busiest import greatest_normal
 from perfmodel.count.iteration import Iteration
 from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.stack import SoftwareStack
-
-FARTHEST: Final = 12.0  # standard deviations
-POINTS: Final = 1201
 
 
 def known_dispersion_s(cluster: Cluster, stack: SoftwareStack) -> Numeric | None:
@@ -53,23 +47,3 @@ def meeting_waits_s(work: Iteration, busy_s: Numeric, *, dispersion_s: Numeric) 
         between_s = busy_s / np.maximum(times, 1.0)
         waits[name] = greatest_normal(ranks) * np.sqrt(dispersion_s * between_s)
     return waits
-
-
-def greatest_normal(ranks: Numeric) -> Numeric:
-    """e(n) = integral over x > 0 of 1 - F(x)^n - (1 - F(x))^n, F the normal distribution: the expected greatest of n numbers.
-
-    >>> [round(float(greatest_normal(n)), 4) for n in (1, 2, 10, 1000)]
-    [0.0, 0.5642, 1.5388, 3.2414]
-    """
-    unique, places = np.unique(np.asarray(ranks, dtype=np.float64), return_inverse=True)
-    below, step = _normal_below(), FARTHEST / (POINTS - 1)
-    heights = 1.0 - below ** unique[:, None] - (1.0 - below) ** unique[:, None]
-    areas = step * (heights.sum(axis=1) - (heights[:, 0] + heights[:, -1]) / 2.0)
-    found: NDArray[Any] = np.maximum(areas, 0.0)[places.reshape(np.shape(ranks))]
-    return found
-
-
-@cache
-def _normal_below() -> NDArray[np.float64]:
-    """F at even steps from 0 to FARTHEST."""
-    return np.array([(1.0 + erf(x / sqrt(2.0))) / 2.0 for x in np.linspace(0.0, FARTHEST, POINTS)])

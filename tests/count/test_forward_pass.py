@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from perfmodel.count.busiest import busiest_load
 from perfmodel.count.flops import model_flop_per_token
 from perfmodel.count.operators import CachedAttention, Collective, FusedAttention, MemoryBound
 from perfmodel.count.parameters import parameter_count
@@ -18,7 +19,7 @@ from perfmodel.count.serving.forward_pass import (
     cache_bytes_per_token,
     forward_operators,
 )
-from perfmodel.exchange.questions.serving.served_models import serving_setup
+from perfmodel.exchange.questions.serving.served_models import engine_preset, serving_setup
 from perfmodel.exchange.tables.serving_models import named_served_model
 from perfmodel.spec.serving.setup import ServingSetup
 
@@ -72,11 +73,11 @@ def test_a_window_bounds_what_a_query_reads() -> None:
 
 @pytest.mark.parametrize(("rows", "met"), [(1, 8), (10000, 128)])
 def test_few_rows_meet_few_experts_and_many_meet_all(rows: int, met: int) -> None:
-    """E*(1 - (1 - k/E)^rows): k of one row, all E of very many."""
+    """k of one row, but for what uneven loads leave out of it, all E of very many; every copy has its row."""
     setup = serving_setup("qwen3-30b-a3b", gpu="h100-sxm-80gb")
     found = products(setup, ForwardPass(sequences=rows, context=10))
     of_experts = [each for each in found if each.role in EXPERT_PRODUCTS]
-    assert [float(each.batch) for each in of_experts] == pytest.approx([met, met])
+    assert [float(each.batch) for each in of_experts] == pytest.approx([met, met], rel=0.01)
     assert [float(each.batch * each.rows) for each in of_experts] == pytest.approx([8 * rows, 8 * rows])
 
 
@@ -180,7 +181,8 @@ def test_what_a_dense_model_moves_between_products() -> None:
 
 def test_what_a_mixture_moves_between_products() -> None:
     """Qwen3-30B-A3B, half of its experts on two ranks each: scores, copies of tokens there and back, activations."""
-    setup = serving_setup("qwen3-30b-a3b", gpu="h100-sxm-80gb", tensor_parallel=4, expert_parallel=2)
+    even = replace(engine_preset("vllm"), expert_scatter=None)
+    setup = serving_setup("qwen3-30b-a3b", gpu="h100-sxm-80gb", engine=even, tensor_parallel=4, expert_parallel=2)
     found = moved(setup, ForwardPass(sequences=16, context=9))
     copies = 16 * 8 / 2
     assert found["layer.mlp.route"] == (2 * 4 * 16 * 128, 2)
@@ -294,3 +296,32 @@ def test_norms_by_head_send_nothing() -> None:
     setup = serving_setup("qwen3-235b-a22b", gpu="h200-sxm-141gb", tensor_parallel=4)
     every = forward_operators(setup, ForwardPass(sequences=16.0, context=10.0))
     assert not [each for each in every if each.name.endswith("norm_all_reduce")]
+
+
+def test_the_busiest_replica_reads_a_prompt_as_a_whole() -> None:
+    """Of one prompt one of four replicas has all, of eight each has two; sequences are dealt out evenly."""
+    for prompts, own in ((1.0, 1.0), (0.5, 0.5), (3.0, 1.0), (8.0, 2.0)):
+        shared = ForwardPass(sequences=40, prompts=prompts, prompt_tokens=100).shared_by(4)
+        assert (float(shared.prompts), float(shared.sequences)) == (own, 10)
+
+
+def test_the_busiest_rank_of_experts_sets_the_pace() -> None:
+    """More experts are met, and more rows by each, than on average; none differ where all ranks have every expert."""
+    spread, whole = (
+        serving_setup("qwen3-30b-a3b", gpu="h100-sxm-80gb", tensor_parallel=4, expert_parallel=ranks) for ranks in (4, 1)
+    )
+    even = replace(spread, engine=replace(spread.engine, expert_scatter=None))
+    for rows in (4, 4096):
+        busy, mean = (
+            [each for each in products(one, ForwardPass(sequences=rows)) if each.role in EXPERT_PRODUCTS]
+            for one in (spread, even)
+        )
+        load = busiest_load(ranks=4, experts=128, copies=8 * rows, scatter=0.5)
+        assert float(busy[0].batch * busy[0].rows) == pytest.approx(float(load * mean[0].batch * mean[0].rows))
+        assert float(busy[0].batch) > 0.999 * float(mean[0].batch)
+    one, other = (
+        products(each, ForwardPass(sequences=64))
+        for each in (whole, replace(whole, engine=replace(whole.engine, expert_scatter=None)))
+    )
+    copies = [float(each.batch * each.rows) for each in other]
+    assert [float(each.batch * each.rows) for each in one] == pytest.approx(copies)

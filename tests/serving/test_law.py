@@ -29,9 +29,47 @@ def test_one_client_sees_its_own_prompt_and_passes() -> None:
     prompt = pass_time(setup, ForwardPass(prompts=1, prompt_tokens=1000)).total_s
     decode = pass_time(setup, ForwardPass(sequences=1, context=1250)).total_s
     load = served_load(setup, REQUEST, 1)
-    assert load.ttft_s == pytest.approx(setup.engine.host.request_s + prompt)
+    before_s = at_the_door_s(setup)
+    assert load.ttft_s == pytest.approx(before_s + prompt)
     assert load.tpot_s == pytest.approx(decode)
-    assert load.e2e_s == pytest.approx(setup.engine.host.request_s + prompt + 499 * decode)
+    assert load.e2e_s == pytest.approx(before_s + prompt + 499 * decode)
+
+
+def at_the_door_s(setup: ServingSetup) -> float:
+    """r + 1,000 tokens of a prompt."""
+    return float(setup.engine.host.request_s + 1000 * setup.engine.host.token_s)
+
+
+def test_a_longer_prompt_is_longer_on_its_way_into_the_engine() -> None:
+    """By its tokens times token_s through a server, and by nothing without one."""
+    setup = llama()
+    slow = replace(setup, engine=with_numbers(setup.engine, {"host": with_numbers(setup.engine.host, {"token_s": 1e-3})}))
+    for online, seconds in ((True, 1000 * (1e-3 - float(setup.engine.host.token_s))), (False, 0.0)):
+        later, plain = (served_load(each, REQUEST, 1, online=online) for each in (slow, setup))
+        assert later.ttft_s - plain.ttft_s == pytest.approx(seconds)
+
+
+def test_replicas_that_wait_for_each_other_read_prompts_side_by_side() -> None:
+    """Of 8 replicas each reads a prompt where one of them would; without that seven wait for one, and prompts cost more.
+
+    A balanced pass of 8 prompts costs a sequence no more than 8 passes of one, in each of which one replica reads.
+    """
+    settings: dict[str, Any] = {
+        "gpu": "h200-sxm-141gb",
+        "precision": "fp8",
+        "tensor_parallel": 8,
+        "attention_replicas": 8,
+        "expert_parallel": 8,
+    }
+    trtllm = engine_preset("trtllm")
+    balanced = with_numbers(trtllm, {"schedule": with_numbers(trtllm.schedule, {"balances": True})})
+    request = Request(input_tokens=4000, output_tokens=1000)
+    alone, together = (
+        served_load(serving_setup("qwen3-235b-a22b", engine=engine, **settings), request, 64) for engine in (trtllm, balanced)
+    )
+    assert 1.1 * together.cycle.compute_s < alone.cycle.compute_s
+    one = [served_load(llama(engine), request, 64).e2e_s for engine in (trtllm, balanced)]
+    assert one[0] == pytest.approx(one[1])
 
 
 def test_tokens_that_leave_late_wait_for_another_pass() -> None:
@@ -83,7 +121,7 @@ def test_past_the_cache_clients_wait_and_throughput_stays() -> None:
     setup = llama()
     most = float(most_running(setup, REQUEST))
     load = served_load(setup, REQUEST, np.array([most, 2 * most]))
-    request_s = setup.engine.host.request_s
+    request_s = at_the_door_s(setup)
     queued, e2e_s, tpot_s = (np.asarray(each) for each in (load.is_queued, load.e2e_s, load.tpot_s))
     assert queued.tolist() == [False, True]
     assert (e2e_s[1] - request_s) / (e2e_s[0] - request_s) == pytest.approx(2)

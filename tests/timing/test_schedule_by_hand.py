@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from perfmodel.count.busiest import greatest_normal
 from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.count.operators import Matmul, MemoryBound
 from perfmodel.exchange.presets import cluster_preset, gpu_preset, model_preset, stack_preset
@@ -26,7 +27,6 @@ from perfmodel.timing.kernels import kernel_time_s, plain_matmul_time_s
 from perfmodel.timing.schedule import PassPair, mean_waiting_s, optimizer_steps, pipelined
 from perfmodel.timing.timed_operators import Pass
 from perfmodel.timing.uncertainty import Uncertainty, uncertainty
-from perfmodel.timing.waiting import greatest_normal
 from tests.count.mixtures import SMALL, layout_of, mixture_setup
 from tests.layouts import RAMP_STAGE
 from tests.setups import setup_of

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from perfmodel.count.busiest import greatest_normal
 from perfmodel.count.iteration import iteration
 from perfmodel.count.operators import Collective
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
 from perfmodel.prediction import predict_stage
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.phases import OPTIMIZER
-from perfmodel.timing.waiting import greatest_normal
 from tests.layouts import RAMP_STAGE
 from tests.setups import setup_of
 from tests.stacks import stack_with

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from perfmodel.count.busiest import greatest_normal
 from perfmodel.evidence.steps.records import Record
-from perfmodel.timing.waiting import greatest_normal
 
 KIND: Final = "rank_times"
 LEAST_SPREAD: Final = 1.0  # by judgement: what else the machine does differs from one hour to the next

@@ -17,7 +17,7 @@ from perfmodel.benchmarks.fit.regression import Fit, Floats, Free, fit_of_few
 from perfmodel.count.operators import MemoryBound
 from perfmodel.count.roles import EXPERT_PRODUCTS, Role
 from perfmodel.count.serving.forward_pass import ForwardPass, ServedOperator, ServedProduct, forward_operators
-from perfmodel.exchange.questions.serving.served_models import serving_setup
+from perfmodel.exchange.questions.serving.served_models import engine_preset, serving_setup
 from perfmodel.light_dataclass import replace
 from perfmodel.spec.models.layer_parts import described
 from perfmodel.spec.serving.profile import OF_FAMILY, ServedKernel
@@ -112,8 +112,9 @@ def _joined(products: list[ServedProduct], order: Floats) -> ServedProduct:
 
 
 def experts_setup(gpu: str, engine: str, precision: str) -> ServingSetup:
-    """The server that rows of a table are counted on; sizes and layout are theirs."""
-    return serving_setup(MODEL, gpu=gpu, engine=engine, precision=precision)
+    """The server that rows of a table are counted on; sizes and layout are theirs, and no rank of experts is the busiest."""
+    even = replace(engine_preset(engine), expert_scatter=None)
+    return serving_setup(MODEL, gpu=gpu, engine=even, precision=precision)
 
 
 def with_law(setup: ServingSetup, values: Mapping[str, Any]) -> ServingSetup:

@@ -60,9 +60,7 @@ def expert_law(table: ExpertTable, law: str, fit: Fit) -> ServedLaw:
     sources = dict.fromkeys(FREE, short) | {"computing": f"{long}{also}; {_errors(fit)}{bounds}"}
     lines = ["    evidence: {basis: measured, sizes: {rows: [1, 2048]}}"]
     lines += [_line(name, fit.found[name], sources[name], spreads.get(name)) for name in ("computing", *_others("computing"))]
-    return ServedLaw(
-        section="expert_products", name=f"{table.family}{OF_FAMILY}{law}", lines=tuple(lines), found=fit.found, fit=fit
-    )
+    return ServedLaw(section="expert_products", name=table.law(law), lines=tuple(lines), found=fit.found, fit=fit)
 
 
 def _others(first: str) -> list[str]:
@@ -174,6 +172,10 @@ def replaced(text: str, law: ServedLaw) -> str:
 
 def shown(law: ServedLaw, profile: ServingProfile) -> str:
     """What is found, what is shipped, and how wrong the law is of shapes that were left out."""
-    has = getattr(profile, law.section)[law.name]
-    pairs = (f"{name} {value:.3g} ({float(np.asarray(getattr(has, name))):.3g})" for name, value in law.found.items())
-    return f"{law.name:18} {len(law.fit.measured_s):5} rows  {', '.join(pairs)}  {_errors(law.fit)}"
+    pairs = (f"{name} {value:.3g} ({_shipped(law, profile, name)})" for name, value in law.found.items())
+    return f"{law.name:22} {len(law.fit.measured_s):5} rows  {', '.join(pairs)}  {_errors(law.fit)}"
+
+
+def _shipped(law: ServedLaw, profile: ServingProfile, name: str) -> str:
+    has = getattr(getattr(profile, law.section).get(law.name), name, None)
+    return "none" if has is None else f"{float(np.asarray(has)):.3g}"

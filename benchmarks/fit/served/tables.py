@@ -12,6 +12,7 @@ import pandas as pd
 from perfmodel.benchmarks.fit.tables import STATES, Package
 from perfmodel.errors import InputError
 from perfmodel.light_dataclass import dataclass
+from perfmodel.spec.serving.profile import OF_FAMILY
 
 ENGINES: Final = {"sglang": "SGLang", "vllm": "vLLM", "trtllm": "TensorRT-LLM"}
 BALANCED: Final = "balanced"
@@ -43,11 +44,16 @@ class ExpertTable:
     routing: str = BALANCED
     of: str = ""
     also: str = ""
+    library: str = ""
 
     @property
     def engine(self) -> str:
         """The engine whose table has the kernel."""
         return self.of or self.family
+
+    def law(self, law: str) -> str:
+        """The name that its numbers have in a profile: FAMILY-LAW, or FAMILY-LIBRARY-LAW."""
+        return OF_FAMILY.join(part for part in (self.family, self.library, law) if part)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +71,10 @@ _MARLIN = "vllm_compressedtensorswna16marlinmoe_marlin_marlinexperts"
 _OPENAI = "vllm_gptossmxfp4moe_triton_oaitritonmxfp4expertsmonolithic"
 
 
-def _vllm(version: str, kernel: str, precision: str, number: str, routing: str = BALANCED) -> ExpertTable:
-    return ExpertTable(family="vllm", version=version, kernel=kernel, precision=precision, number=number, routing=routing)
+def _vllm(version: str, kernel: str, precision: str, number: str, *, routing: str = BALANCED, library: str = "") -> ExpertTable:
+    return ExpertTable(
+        family="vllm", version=version, kernel=kernel, precision=precision, number=number, routing=routing, library=library
+    )
 
 
 def _sglang(version: str, kernel: str, precision: str, number: str) -> ExpertTable:
@@ -83,6 +91,9 @@ _HOPPER = (
     _sglang("0.5.10", "sglang_marlin_moe", "int4", "int4_wo"),
     _vllm("0.24.0", _MARLIN, "int4", "int4_wo"),
     _vllm("0.24.0", _OPENAI, "mxfp4", "w4a16_mxfp4"),
+    _vllm(
+        "0.24.0", _MARLIN, "mxfp4", "int4_wo", library="marlin"
+    ),  # of mxfp4 only 896 experts were timed, which take long to sort
     _trtllm(_CUTLASS, "fp8_block", "fp8_block"),
     _trtllm(_CUTLASS, "bf16", "bfloat16"),
     _trtllm(_CUTLASS, "fp8", "fp8"),

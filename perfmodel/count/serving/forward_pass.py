@@ -14,6 +14,7 @@ from typing import Final
 
 import numpy as np
 
+from perfmodel.count.busiest import busiest_load, share_met
 from perfmodel.count.declarations import Component, ExpertShards, LayerPart, Linear
 from perfmodel.count.layer import layer_name, layer_parts
 from perfmodel.count.operators import (
@@ -67,8 +68,16 @@ class ForwardPass:
         return self.sequences + self.prompts
 
     def shared_by(self, replicas: Numeric) -> ForwardPass:
-        """What one of several replicas of attention has of it."""
-        return replace(self, sequences=self.sequences / replicas, prompts=self.prompts / replicas)
+        """What the busiest of several replicas of attention has of it, which the others wait for.
+
+        Sequences are many, and dealt out evenly; of fewer prompts than replicas, or parts of one, it has one as a whole.
+
+        >>> ForwardPass(sequences=64, prompts=1.5, prompt_tokens=1000).shared_by(8).rows.item()
+        1008.0
+        """
+        whole = np.minimum(np.asarray(self.prompts, dtype=float), 1.0)
+        prompts = np.maximum(self.prompts / replicas, whole)
+        return replace(self, sequences=self.sequences / replicas, prompts=prompts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,12 +190,16 @@ class _PassOperators:
             yield self._product(linear, rows)
 
     def _product(self, linear: Linear, rows: Numeric) -> ServedProduct:
-        """One matrix; of experts those that some token meets: n*(1 - (1 - k/E)^R) of the n on a rank, R*k/E rows each."""
+        """One matrix; of experts those that some token meets, of the n on a rank, with the rows that this leaves to each.
+
+        The rank is the busiest one, whom the others wait for: as many tokens as its copies stand for (count/busiest.py).
+        """
         batch: Numeric = 1.0
         if linear.component is Component.EXPERTS:
             mixture = described(self.model.mixture, "mixture")
+            rows = rows * self._busiest()
             chance = mixture.experts_per_token / mixture.experts
-            met = 1.0 - np.power(1.0 - chance, np.asarray(rows, dtype=float))
+            met = share_met(chance=chance, tokens=rows, scatter=self.setup.engine.expert_scatter or 0.0)
             batch = linear.number * np.maximum(met, 1e-9)
             rows = rows * chance / np.maximum(met, 1e-9)
         narrow = self._is_narrow(linear)
@@ -208,6 +221,18 @@ class _PassOperators:
     def _is_of_keys(self, linear: Linear) -> bool:
         """Whether it gives an indexer's keys or weights, which a second stream does beside its queries in CUDA graphs."""
         return linear.name.endswith(OF_INDEX_KEYS) and self._has_graph()
+
+    def _busiest(self) -> Numeric:
+        """Copies of tokens on the busiest of the ranks that experts are dealt out to, over their mean."""
+        setup, mixture = self.setup, described(self.model.mixture, "mixture")
+        if setup.engine.expert_scatter is None:
+            return 1.0
+        return busiest_load(
+            ranks=setup.expert_parallel,
+            experts=mixture.experts,
+            copies=self.tokens.rows * mixture.experts_per_token,
+            scatter=setup.engine.expert_scatter,
+        )
 
     def _is_beside(self) -> bool:
         """Whether shared experts run on a stream of their own: in CUDA graphs of engines that do so."""
@@ -279,7 +304,7 @@ class _PassOperators:
             yield self._moved(f"{name}.activation", Role.ELEMENTWISE, passes * WIDE_BYTES * numbers, kernel=model.activation)
             return
         mixture = model.mixture
-        copies = rows * mixture.experts_per_token / self.setup.expert_parallel
+        copies = rows * mixture.experts_per_token / self.setup.expert_parallel * self._busiest()
         scores = FP32_BYTES * rows * mixture.experts
         yield self._moved(f"{name}.route", Role.ROUTER, 2 * scores, kernels=ROUTER_KERNELS, kernel="route")
         operand = operand_bytes(self.setup.circuits)  # of a copy that a product reads; its result is in 16 bits

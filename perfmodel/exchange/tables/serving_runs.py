@@ -29,6 +29,7 @@ SERVING_COLUMNS: Final = (
     *("run_id", "source", "model", "gpu", "gpus", "tensor_parallel", "data_parallel_attention", "engine", "engine_version"),
     *("weights", "kv", "isl", "osl", "concurrency", "load", "metric", "value", "notes"),
 )
+KERNELS: Final = "expert_kernels"  # the one setting that is a name
 LEAST: Final = 1e-9  # of a measured value: a nanosecond, a token in thirty years
 LONGEST_HEADER: Final = 1 << 16  # characters
 MOST: Final = 1e12  # of anything that is measured or counted
@@ -150,19 +151,20 @@ def _ranks(cells: Mapping[str, str]) -> _Ranks:
 
 
 @lru_cache(maxsize=4096)
-def _setup(model: str, *, engine: str, numbers: tuple[tuple[str, float], ...], **settings: Any) -> ServingSetup:
+def _setup(model: str, *, engine: str, numbers: tuple[tuple[str, float | str], ...], **settings: Any) -> ServingSetup:
     """One setup for all rows that have it: the engine with the numbers of a source in place of its own, by key path."""
     chosen = engine_preset(engine)
     for path, value in numbers:
-        section, key = path.split(".")
-        chosen = with_numbers(chosen, {section: with_numbers(getattr(chosen, section), {key: value})})
+        section, _, key = path.rpartition(".")
+        own = with_numbers(getattr(chosen, section), {key: value}) if section else value
+        chosen = with_numbers(chosen, {section or key: own})
     gpu = usual_cluster(settings["gpu"]).gpu
     return serving_setup(named_served_model(model), engine=chosen.on(gpu), **settings)
 
 
-def _own_numbers(cells: Mapping[str, str], engine: str, *, without_own: bool) -> tuple[tuple[str, float], ...]:
+def _own_numbers(cells: Mapping[str, str], engine: str, *, without_own: bool) -> tuple[tuple[str, float | str], ...]:
     """Numbers of the engine as a source runs it, or without what it learned from that source, by key path; the last counts."""
-    found: dict[str, float] = {}
+    found: dict[str, float | str] = {}
     for each in _words()["learned"] if without_own else ():
         if each["engine"] == engine and re.search(each["source"], cells["source"]):
             found[f"host.{each['key']}"] = parse_quantity(each["prior"], "s")
@@ -178,10 +180,12 @@ def _fits(where: Mapping[str, str], cells: Mapping[str, str]) -> bool:
     return all(re.search(pattern, cells[column]) for column, pattern in where.items())
 
 
-def _set_number(path: str, value: Any, cells: Mapping[str, str]) -> float:
-    """A number or a switch that a table of settings has; tokens may be a sum with the prompt and the clients of a row."""
+def _set_number(path: str, value: Any, cells: Mapping[str, str]) -> float | str:
+    """A number, a switch or a name that a table of settings has; tokens may be a sum with the prompt and clients of a row."""
     if isinstance(value, bool):
         return value
+    if path == KERNELS:
+        return str(value)
     if path.endswith("_s"):
         return parse_quantity(value, "s")
     of_row = {"clients": _number(cells, "concurrency") or 1.0, "prompt": _number(cells, "isl") or 0.0}

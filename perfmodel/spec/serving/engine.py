@@ -11,6 +11,7 @@ from typing import Final
 from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.fields import Numeric, Spec, choice, count, flag, number, part, spreads, text
 from perfmodel.spec.machines.hardware import Gpu
+from perfmodel.spec.serving.profile import OWN_KERNELS
 
 OF_TOTAL: Final = "total"
 OF_FREE: Final = "free"
@@ -42,6 +43,7 @@ class EngineSchedule(Spec):
 
     `mixes` says that tokens of prompts ride in the passes of sequences that decode; otherwise they have passes of their own.
     `reserves_output` says that a request starts only when the cache has room for all that may come back of it.
+    `balances` says that replicas of attention hold prompts back until each of them has one.
     `overlaps` says that the next pass is put together while one runs, so that a request that comes meanwhile waits for both.
     """
 
@@ -50,6 +52,7 @@ class EngineSchedule(Spec):
     mixes: bool = flag()
     receive_passes: Numeric = count(default=1)  # while sequences decode, new requests are looked for behind so many passes
     reserves_output: bool = flag(default=False)
+    balances: bool = flag(default=False)
     overlaps: bool = flag(default=False)
 
 
@@ -59,12 +62,14 @@ class EngineHost(Spec):
 
     step_s      between two forward passes: scheduling, sampling, detokenising that no GPU work hides
     sequence_s  the same for each sequence of the pass
-    group_s     the same where a step is handed to the processes of several GPUs
+    hidden_s    for each sequence of the pass, while the GPU runs: what is longer than the GPU's work is waited for
+    group_s     as step_s, where a step is handed to the processes of several GPUs
     stream_s    the same where answers are streamed over HTTP, of one process that works beside the GPU: no pass follows another
                 faster than this times its sequences
     answer_s    between two passes for each sequence, where a server writes answers in the process that launches
     admission_s once a request within the engine: queues between its processes, the first pass of a sequence
-    request_s   the same through a server: HTTP, tokeniser, the way of the first token back
+    request_s   the same through a server: HTTP, the way of the first token back
+    token_s     the same for each token of the prompt: its text is parsed and cut into tokens
     launch_s    a kernel, where no CUDA graph has it: with tokens of prompts, and always without `graphs`
     operator_s  the same for each operator: the module around it, its views and checks
 
@@ -73,11 +78,13 @@ class EngineHost(Spec):
 
     step_s: Numeric = number("s")
     sequence_s: Numeric = number("s", default=0.0)
+    hidden_s: Numeric = number("s", default=0.0)
     group_s: Numeric = number("s", default=0.0)
     stream_s: Numeric = number("s", default=0.0)
     answer_s: Numeric = number("s", default=0.0)
     admission_s: Numeric = number("s", default=0.0)
     request_s: Numeric = number("s")
+    token_s: Numeric = number("s", default=0.0)
     launch_s: Numeric = number("s", default=0.0)
     operator_s: Numeric = number("s", default=0.0)
     graphs: bool = flag(default=True)
@@ -99,7 +106,8 @@ class SmallGpus(Spec):
 class Engine(Spec):
     """A serving engine: memory, schedule, host, messages.
 
-    `family` names the software whose measured runs tell how wrong predictions of it are.
+    `family` names the software whose measured runs tell how wrong predictions of it are. `expert_kernels` names the library
+    that experts are asked of in place of the engine's own choice (triton, marlin), whose laws stand under it.
     """
 
     name: str = text()
@@ -108,10 +116,15 @@ class Engine(Spec):
     schedule: EngineSchedule = part(EngineSchedule)
     host: EngineHost = part(EngineHost)
     custom_all_reduce: bool = flag()
+    expert_kernels: str = text(default=OWN_KERNELS)
+    early_launches: bool = flag(default=False)  # whether CUDA graphs start a kernel while the one before it ends
     shared_beside: bool = flag(
         default=False
     )  # whether CUDA graphs run shared experts beside the routed ones, on another stream
     scan_work: Numeric = number("ratio", above=0, maximum=10, default=1.0)  # time of scans of states over that of such products
+    expert_scatter: Numeric | None = number(
+        "ratio", optional=True, default=None
+    )  # standard deviation of experts' loads over their mean; without one tokens fall evenly on the ranks of experts
     cast_s: Numeric = number(
         "s", default=0.0
     )  # of a kernel of its own that brings rows into fewer than 16 bits, before each product

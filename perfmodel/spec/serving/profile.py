@@ -17,6 +17,7 @@ from perfmodel.spec.serving.formats import CACHE_LAWS, SMALL_PRODUCT_LAWS
 
 MOST_CACHED: Final = 10.0  # times the memory rate: what a cache gives at most
 OWN_MACHINE: Final = "its own"
+OWN_KERNELS: Final = "own"  # of an engine that chooses the kernels of experts itself
 OF_FAMILY: Final = "-"  # between the family of an engine and a law
 ALIKE: Final[Mapping[str, str]] = {
     "mxfp4": "nvfp4"
@@ -113,9 +114,10 @@ class ServingProfile(Spec):
     `cluster` is the preset of the machine that the GPU usually stands in, whose links its messages travel over; of a machine
     that was calibrated it is its own. `small_products`, and `expert_products` where experts differ, are by law of the weights
     (spec/serving/formats.py), `cached_attention` by that of the cache, `all_reduce` by the number of ranks. An engine's own
-    kernels have its family before the law (`sglang-fp8_block`). `small_kernels` are those between products that
-    were measured one by one, each with the whole chain of what it runs. `key_choice`, by that of an indexer's keys,
-    and `sparse_attention`, by that of the cache, are of models with an indexer.
+    kernels have its family before the law (`sglang-fp8_block`), experts' of a library that it may be asked to take instead that
+    between both (`vllm-marlin-mxfp4`). `small_kernels` are those between products that were measured one by one, each with the
+    whole chain of what it runs. `key_choice`, by that of an indexer's keys, and `sparse_attention`, by that of the cache, are
+    of models with an indexer.
     """
 
     name: str = text()
@@ -166,16 +168,20 @@ class ServingProfile(Spec):
         """Products with few rows of weights in one format. Errors: NotSupportedError where none were measured."""
         return self.small_products[self.product_law(law, family)]
 
-    def expert_law(self, law: str, family: str) -> str:
-        """The name of the numbers of experts in one kernel: of the engine or a newer one, of any engine, else ""."""
+    def expert_law(self, law: str, family: str, kernels: str = OWN_KERNELS) -> str:
+        """The name of the numbers of experts in one kernel: of the engine or a newer one, of any engine, else "".
+
+        Those of the library that was asked for, where there are some, come first.
+        """
         laws = (law, ALIKE.get(law, law))
         families = dict.fromkeys((family, family.partition(OF_FAMILY)[0]))  # trtllm-2024 has those of trtllm
-        names = (*(f"{each}{OF_FAMILY}{law}" for each in families for law in laws), *laws)
-        return next((name for name in names if name in self.expert_products), "")
+        own = [f"{each}{OF_FAMILY}{law}" for each in families for law in laws]
+        asked = [f"{each}{OF_FAMILY}{kernels}{OF_FAMILY}{law}" for each in families for law in laws]
+        return next((name for name in (*asked, *own, *laws) if name in self.expert_products), "")
 
-    def expert_product(self, law: str, family: str) -> ServedKernel:
+    def expert_product(self, law: str, family: str, kernels: str = OWN_KERNELS) -> ServedKernel:
         """Products of all experts of a layer in one kernel: their own numbers, or those of other products."""
-        name = self.expert_law(law, family)
+        name = self.expert_law(law, family, kernels)
         return self.expert_products[name] if name else self.small_product(law, family)
 
     def attention_over(self, law: str) -> CachedKernel:

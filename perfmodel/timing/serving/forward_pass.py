@@ -131,9 +131,11 @@ def _pass_time(
     operators: Numeric = 0.0
     messages: Numeric = 0.0
     calls: dict[Hashable, Numeric] = {}  # layers of all kinds send the same
+    start_s = early_start_s(setup, tokens)
     for operator in every:
         if isinstance(operator, ServedProduct):
-            _add_product(sums, operator, next(times))
+            taken_s = next(times)
+            _add_product(sums, operator, taken_s if operator.beside else _without_start(taken_s, start_s))
         elif isinstance(operator, Collective):
             sent = operator.kind, operator.group.ranks, np.asarray(operator.payload_bytes, dtype=float).tobytes()
             if sent not in calls:
@@ -142,20 +144,32 @@ def _pass_time(
             messages = messages + operator.repeats
         else:
             part = PART_OF[type(operator)]
-            sums[part] = sums[part] + operator.repeats * operator_time_s(operator, setup)
+            starts_s = start_s * getattr(operator, "kernels", 1)
+            sums[part] = sums[part] + operator.repeats * np.maximum(operator_time_s(operator, setup) - starts_s, 0.0)
         kernels = kernels + operator.repeats * getattr(operator, "kernels", 1)
         operators = operators + operator.repeats
-    engine = setup.engine.host
+    engine, own = setup.engine.host, tokens.shared_by(setup.attention_replicas)  # a replica has a process of its own
     eager = (np.asarray(tokens.prompts) > 0) | (not engine.graphs)
     launches = kernels * engine.launch_s + (operators - messages) * engine.operator_s
-    launches = np.where(eager, setup.cluster.host_scale * launches, 0.0)
+    launches = setup.cluster.host_scale * (np.where(eager, launches, 0.0) + engine.hidden_s * own.sequences)
     if host:
-        own = engine.step_s + engine.sequence_s * tokens.sequences + engine.group_s * (setup.tensor_parallel > 1)
-        sums["host_s"] = own
+        sums["host_s"] = engine.step_s + engine.sequence_s * own.sequences + engine.group_s * (setup.tensor_parallel > 1)
     device = sum(sums[name] for name in PARTS if name != "host_s")
     sums["host_s"] = sums["host_s"] + np.maximum(launches - device, 0.0)  # the CPU launches while the GPU runs what it has
     sums["host_s"] = sums["host_s"] + setup.profile.between_s * operators
     return PassTime(**sums)
+
+
+def early_start_s(setup: ServingSetup, tokens: ForwardPass) -> Numeric:
+    """What of the start of each kernel the one before it hides: in CUDA graphs, which prompts have none of."""
+    if not setup.engine.early_launches:
+        return 0.0
+    return np.where(np.asarray(tokens.prompts) > 0, 0.0, setup.profile.small_kernel_s)
+
+
+def _without_start(taken_s: tuple[Numeric, Numeric], start_s: Numeric) -> tuple[Numeric, Numeric]:
+    reading_s, computing_s = (np.maximum(each - start_s, 0.0) for each in taken_s)
+    return reading_s, computing_s
 
 
 def operator_time_s(operator: ServedOperator, setup: ServingSetup) -> Numeric:
@@ -215,9 +229,7 @@ def product_time_s(product: ServedProduct, setup: ServingSetup) -> tuple[Numeric
     tiles. Weights in fewer bits than operands are read as what they are. Of a product that runs beside others a is hidden: what
     both read they share the memory for.
     """
-    gpu, profile, family = setup.cluster.gpu, setup.profile, setup.engine.family
-    of_experts = product.role in EXPERT_PRODUCTS
-    small = profile.expert_product(product.law, family) if of_experts else profile.small_product(product.law, family)
+    gpu, of_experts, small = setup.cluster.gpu, product.role in EXPERT_PRODUCTS, product_kernel(product, setup)
     ratio = product.read_bytes / matmul_bytes(product)
     large = gpu.matmul(product.precision)
     reading = small.efficiency / (1.0 + small.inner_half / product.inner)
@@ -239,6 +251,14 @@ def product_time_s(product: ServedProduct, setup: ServingSetup) -> tuple[Numeric
     seconds = plain_matmul_time_s(product, known, gpu=gpu, compute_scale=setup.cluster.compute_scale)
     read_s = product.read_bytes / (reading * gpu.memory_bandwidth_bytes_per_s)
     return seconds + small.each_s * product.batch, (seconds - fixed_s) > SIMILAR * read_s
+
+
+def product_kernel(product: ServedProduct, setup: ServingSetup) -> ServedKernel:
+    """The numbers of the kernel that multiplies by these weights: experts', or any other's, as the engine has it."""
+    engine, profile = setup.engine, setup.profile
+    if product.role in EXPERT_PRODUCTS:
+        return profile.expert_product(product.law, engine.family, engine.expert_kernels)
+    return profile.small_product(product.law, engine.family)
 
 
 def attention_time_s(operator: CachedAttention | FusedAttention, setup: ServingSetup) -> Numeric:

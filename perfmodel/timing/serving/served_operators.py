@@ -13,7 +13,7 @@ from perfmodel.count.operators import (
     MemoryBound,
     SparseAttention,
 )
-from perfmodel.count.roles import EXPERT_PRODUCTS, Role
+from perfmodel.count.roles import Role
 from perfmodel.count.serving.forward_pass import ForwardPass, ServedOperator, ServedProduct, forward_operators
 from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric, anywhere
@@ -25,6 +25,7 @@ from perfmodel.timing.ledger import collective_confidence
 from perfmodel.timing.serving.forward_pass import (
     message_time_s,
     operator_time_s,
+    product_kernel,
     product_time_s,
     small_all_reduce,
 )
@@ -93,10 +94,7 @@ def _of_product(product: Matmul, setup: ServingSetup) -> str:
     if product_time_s(product, setup)[1]:
         sizes = {"rows": product.rows, "columns": product.columns, "inner": product.inner}
         return least_sure([confidence(setup.cluster.gpu.matmul(product.precision).evidence, sizes), "interpolated"])
-    profile, family = setup.profile, setup.engine.family
-    law_of = profile.expert_product if product.role in EXPERT_PRODUCTS else profile.small_product
-    small = law_of(product.law, family)
-    return _of_profile(small.evidence, {"rows": product.rows}, setup)
+    return _of_profile(product_kernel(product, setup).evidence, {"rows": product.rows}, setup)
 
 
 def _of_profile(evidence: Evidence, sizes: dict[str, Numeric], setup: ServingSetup) -> str:

@@ -159,7 +159,7 @@ def test_every_law_of_an_engine_that_is_shipped_has_its_table() -> None:
     """And no table is fitted that nothing is shipped of."""
     for gpu, tables in EXPERTS.items():
         profile = serving_profile(gpu)
-        laws = [f"{table.family}-{experts.experts_setup(gpu, table.family, table.precision).weights.law}" for table in tables]
+        laws = [table.law(experts.experts_setup(gpu, table.family, table.precision).weights.law) for table in tables]
         assert sorted(laws) == sorted(name for name in profile.expert_products if "-" in name)
 
 

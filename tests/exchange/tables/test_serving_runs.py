@@ -194,3 +194,19 @@ def test_a_checkpoint_has_its_own_format(model: str, weights: str, name: str, tm
 def test_a_source_holds_caches_as_its_scripts_say(cells: dict[str, Any], held: int, tmp_path: Path) -> None:
     """Bytes of a number of the cache in InferenceX's runs, by model, GPU and the recipe of the time."""
     assert workload(tmp_path, source="InferenceX", **cells).setup.cache.bytes == held
+
+
+def test_a_source_may_ask_for_a_library_of_experts(tmp_path: Path) -> None:
+    """InferenceX asks vLLM for Marlin with gpt-oss on Hopper; on Blackwell, and elsewhere, the engine chooses."""
+    cells = {"model": "openai/gpt-oss-120b", "weights": "nvfp4", "source": "InferenceX"}
+    assert workload(tmp_path, **cells).setup.engine.expert_kernels == "marlin"
+    for other in ({"gpu": "b200-sxm-180gb"}, {"source": "a lab"}):
+        assert workload(tmp_path, **cells | other).setup.engine.expert_kernels == "own"
+
+
+def test_a_source_may_start_kernels_early(tmp_path: Path) -> None:
+    """InferenceX turns programmatic launches on for gpt-oss in TensorRT-LLM on B200, and there alone."""
+    cells = {"model": "openai/gpt-oss-120b", "weights": "nvfp4", "source": "InferenceX", "engine": "trtllm"}
+    cells |= {"engine_version": "1.2.0rc2", "gpu": "b200-sxm-180gb"}
+    assert workload(tmp_path, **cells).setup.engine.early_launches
+    assert not workload(tmp_path, **cells | {"gpu": "h200-sxm-141gb"}).setup.engine.early_launches

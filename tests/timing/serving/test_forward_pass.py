@@ -313,3 +313,39 @@ def test_the_host_spends_as_long_between_any_two_operators_of_a_pass() -> None:
     runs = sum(float(each.repeats) for each in forward_operators(setup, tokens))
     longer_s = float(pass_time(slow, tokens).host_s - pass_time(setup, tokens).host_s)
     assert longer_s == pytest.approx(between_s * runs)
+
+
+def test_what_the_cpu_does_for_sequences_shows_where_the_gpu_is_faster() -> None:
+    """Behind the GPU's work nothing of it, and of a longer one the rest; of replicas each has its own sequences."""
+    engine = engine_preset("vllm")
+
+    def host_s(hidden_s: float, **settings: Any) -> float:
+        slower = with_numbers(engine, {"host": with_numbers(engine.host, {"hidden_s": hidden_s})})
+        setup = serving_setup("qwen3-30b-a3b", gpu="h200-sxm-141gb", engine=slower, **settings)
+        return float(pass_time(setup, ForwardPass(sequences=512, context=1000)).host_s)
+
+    def rest_s(**settings: Any) -> float:
+        setup = serving_setup("qwen3-30b-a3b", gpu="h200-sxm-141gb", engine=engine, **settings)
+        found = pass_time(setup, ForwardPass(sequences=512, context=1000))
+        return float(found.total_s - found.host_s)
+
+    spread = {"tensor_parallel": 4, "attention_replicas": 4, "expert_parallel": 4}
+    assert host_s(1e-6) == host_s(0.0)
+    assert host_s(1e-3) - host_s(0.0) == pytest.approx(512e-3 - rest_s())
+    assert host_s(1e-3, **spread) - host_s(0.0, **spread) == pytest.approx(128e-3 - rest_s(**spread))
+
+
+def test_early_launches_hide_the_start_of_every_kernel_of_a_graph() -> None:
+    """Of a decode pass each kernel but messages takes small_kernel_s less; a pass with prompts has no graph."""
+    late = llama()
+    early = replace(late, engine=replace(late.engine, early_launches=True))
+    decode = ForwardPass(sequences=8, context=1000)
+    kernels = sum(
+        float(each.repeats * getattr(each, "kernels", 1))
+        for each in forward_operators(late, decode)
+        if not isinstance(each, Collective)
+    )
+    saved_s = [float(pass_time(one, decode).total_s) for one in (late, early)]
+    assert saved_s[0] - saved_s[1] == pytest.approx(kernels * float(late.profile.small_kernel_s))
+    prompt = ForwardPass(prompts=1, prompt_tokens=100)
+    assert float(pass_time(early, prompt).total_s) == float(pass_time(late, prompt).total_s)

@@ -228,6 +228,24 @@ def test_experts_take_as_long_as_the_kernels_of_their_engine() -> None:
     assert len({experts_of(engine, "fp8_block") for engine in ("sglang", "vllm", "trtllm")}) == 3
 
 
+def test_experts_of_a_library_that_is_asked_for_come_first() -> None:
+    """Marlin's where a server asks for it, whatever the version of the engine; the engine's own where that has no table."""
+    setup = serving_setup("gpt-oss-120b", gpu="h100-sxm-80gb", precision="mxfp4")
+    profile = setup.profile
+    for family in ("vllm", "vllm-2025"):
+        assert profile.expert_law("mxfp4", family, "marlin") == "vllm-marlin-mxfp4"
+    assert profile.expert_law("mxfp4", "vllm") == profile.expert_law("mxfp4", "vllm", "nobodys") == "vllm-mxfp4"
+    marlin = replace(setup, engine=replace(setup.engine, expert_kernels="marlin"))
+    first, other = (next(each for each in prompt_products(one) if each.role is Role.EXPERT) for one in (setup, marlin))
+    assert float(product_time_s(other, marlin)[0]) > 1.5 * float(product_time_s(first, setup)[0])
+
+
+def prompt_products(setup: ServingSetup) -> list[ServedProduct]:
+    """Those of a prompt of 8,192 tokens."""
+    tokens = ForwardPass(prompts=1, prompt_tokens=8192)
+    return [each for each in forward_operators(setup, tokens) if isinstance(each, ServedProduct)]
+
+
 def test_formats_whose_weights_are_read_alike_share_a_law_where_one_was_measured() -> None:
     """Weights in mxfp4 take the law of nvfp4 but where an engine's experts have their own."""
     profile = serving_setup("gpt-oss-120b", gpu="b200").profile
