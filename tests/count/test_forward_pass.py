@@ -316,7 +316,7 @@ def test_the_busiest_rank_of_experts_sets_the_pace() -> None:
             [each for each in products(one, ForwardPass(sequences=rows)) if each.role in EXPERT_PRODUCTS]
             for one in (spread, even)
         )
-        load = busiest_load(ranks=4, experts=128, copies=8 * rows, scatter=0.5)
+        load = busiest_load(ranks=4, experts=128, copies=8 * rows, scatter=spread.engine.expert_scatter or 0.0)
         assert float(busy[0].batch * busy[0].rows) == pytest.approx(float(load * mean[0].batch * mean[0].rows))
         assert float(busy[0].batch) > 0.999 * float(mean[0].batch)
     one, other = (
