@@ -175,65 +175,6 @@ class CachedAttention:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeyChoice:
-    """Scores of `queries` with `keys` each, of `heads` of `head_size` numbers, and the choice of the best of them.
-
-    Keys are read once for all queries of a sequence: `read_bytes`. Nothing is chosen of `few` keys, which attention reads all.
-    """
-
-    name: str
-    role: Role = Role.CORE
-    phase: str = FORWARD
-    repeats: Numeric
-    queries: Numeric
-    keys: Numeric  # that a query meets in the mean
-    heads: Numeric
-    head_size: Numeric
-    read_bytes: Numeric
-    few: Numeric  # truth
-    kernels: int = 2
-    precision: str = "fp8"
-
-    @property
-    def scores(self) -> Numeric:
-        """R * k, one for each query and key: heads are added up."""
-        return self.queries * self.keys
-
-    @property
-    def flop(self) -> Numeric:
-        """2 * R * k * a * d."""
-        return 2.0 * self.scores * self.heads * self.head_size
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SparseAttention:
-    """Attention of `rows` queries of prompts over `keys` chosen ones each, of one narrow vector for all `heads`."""
-
-    name: str
-    role: Role = Role.CORE
-    phase: str = FORWARD
-    repeats: Numeric
-    rows: Numeric
-    keys: Numeric
-    heads: Numeric
-    head_size: Numeric
-    value_size: Numeric
-    law: str
-    key_bytes: Numeric
-    precision: str = WIDE  # of its arithmetic, as of CachedAttention
-
-    @property
-    def read_bytes(self) -> Numeric:
-        """R * k * bytes of a key, which queries do not share."""
-        return self.rows * self.keys * self.key_bytes
-
-    @property
-    def flop(self) -> Numeric:
-        """2 * R * a * k * (d + v)."""
-        return 2.0 * self.rows * self.heads * self.keys * (self.head_size + self.value_size)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryBound:
     """An operator whose time is the bytes it moves: `moved_bytes` forward, `backward_bytes` in its data gradient.
 

@@ -13,17 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from perfmodel.count.operators import (
-    CachedAttention,
-    Collective,
-    FusedAttention,
-    KeyChoice,
-    Matmul,
-    MemoryBound,
-    Operator,
-    SparseAttention,
-)
+from perfmodel.count.operators import CachedAttention, Collective, FusedAttention, Matmul, MemoryBound, Operator
 from perfmodel.count.serving.forward_pass import ForwardPass, ServedProduct
+from perfmodel.count.serving.sparse import KeyChoice, SparseAttention
 from perfmodel.frames import Tabular
 from perfmodel.light_dataclass import dataclass
 from perfmodel.prediction import StagePrediction

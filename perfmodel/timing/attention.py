@@ -13,7 +13,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from perfmodel.count.operators import CachedAttention, FusedAttention, KeyChoice, Matmul, MemoryBound, SparseAttention
+from perfmodel.count.operators import CachedAttention, FusedAttention, Matmul, MemoryBound
+from perfmodel.count.serving.sparse import KeyChoice, SparseAttention
 from perfmodel.spec.evidence.spread import with_numbers
 from perfmodel.spec.fields import Numeric, chosen
 from perfmodel.spec.machines.coefficients import AttentionCoefficients, LowAttentionCoefficients

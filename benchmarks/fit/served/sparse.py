@@ -14,8 +14,9 @@ import pandas as pd
 
 from perfmodel.benchmarks.fit.regression import Fit, Floats, Free, fit_of_few
 from perfmodel.benchmarks.fit.served.tables import ServedTables
-from perfmodel.count.operators import KeyChoice, MemoryBound, SparseAttention
+from perfmodel.count.operators import MemoryBound
 from perfmodel.count.serving.forward_pass import ForwardPass, ServedProduct, forward_operators
+from perfmodel.count.serving.sparse import KeyChoice, SparseAttention
 from perfmodel.exchange.questions.serving.served_models import serving_setup
 from perfmodel.light_dataclass import replace
 from perfmodel.spec.models.layer_parts import Indexer, described

@@ -17,19 +17,18 @@ import numpy as np
 from perfmodel.count.busiest import busiest_load, share_met
 from perfmodel.count.declarations import Component, ExpertShards, LayerPart, Linear
 from perfmodel.count.layer import layer_name, layer_parts
-from perfmodel.count.operators import (
-    CachedAttention,
-    Collective,
-    FusedAttention,
-    KeyChoice,
-    Matmul,
-    MemoryBound,
-    SparseAttention,
-)
+from perfmodel.count.operators import CachedAttention, Collective, FusedAttention, Matmul, MemoryBound
 from perfmodel.count.parts.vocabulary import head_linear
 from perfmodel.count.roles import Role
 from perfmodel.count.serving.mixers import mixer_operators
-from perfmodel.count.serving.sparse import index_bytes_per_token, index_operators, long_prompts, sparse_prompts
+from perfmodel.count.serving.sparse import (
+    KeyChoice,
+    SparseAttention,
+    index_bytes_per_token,
+    index_operators,
+    long_prompts,
+    sparse_prompts,
+)
 from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.axes import TENSOR
 from perfmodel.spec.fields import Numeric, anywhere

@@ -13,15 +13,76 @@ from typing import Final
 
 import numpy as np
 
-from perfmodel.count.operators import KeyChoice, MemoryBound, SparseAttention
+from perfmodel.count.operators import MemoryBound
 from perfmodel.count.roles import Role
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.models.layer_parts import Indexer, LatentAttention
+from perfmodel.spec.phases import FORWARD
 from perfmodel.spec.precision import FP32_BYTES
-from perfmodel.spec.serving.formats import WIDE_BYTES, CacheFormat
+from perfmodel.spec.serving.formats import WIDE, WIDE_BYTES, CacheFormat
 
 KEY_BYTES: Final = 1.0  # of a number of a key of the indexer, in 8 bits whatever the cache is in; each key has a scale in fp32
 INDEX_KERNELS: Final = 4  # rotation, the Hadamard transform and the cast of queries and keys, and writing keys into the cache
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyChoice:
+    """Scores of `queries` with `keys` each, of `heads` of `head_size` numbers, and the choice of the best of them.
+
+    Keys are read once for all queries of a sequence: `read_bytes`. Nothing is chosen of `few` keys, which attention reads all.
+    """
+
+    name: str
+    role: Role = Role.CORE
+    phase: str = FORWARD
+    repeats: Numeric
+    queries: Numeric
+    keys: Numeric  # that a query meets in the mean
+    heads: Numeric
+    head_size: Numeric
+    read_bytes: Numeric
+    few: Numeric  # truth
+    kernels: int = 2
+    precision: str = "fp8"
+
+    @property
+    def scores(self) -> Numeric:
+        """R * k, one for each query and key: heads are added up."""
+        return self.queries * self.keys
+
+    @property
+    def flop(self) -> Numeric:
+        """2 * R * k * a * d."""
+        return 2.0 * self.scores * self.heads * self.head_size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SparseAttention:
+    """Attention of `rows` queries of prompts over `keys` chosen ones each, of one narrow vector for all `heads`."""
+
+    name: str
+    role: Role = Role.CORE
+    phase: str = FORWARD
+    repeats: Numeric
+    rows: Numeric
+    keys: Numeric
+    heads: Numeric
+    head_size: Numeric
+    value_size: Numeric
+    law: str
+    key_bytes: Numeric
+    precision: str = WIDE  # of its arithmetic, as of CachedAttention
+
+    @property
+    def read_bytes(self) -> Numeric:
+        """R * k * bytes of a key, which queries do not share."""
+        return self.rows * self.keys * self.key_bytes
+
+    @property
+    def flop(self) -> Numeric:
+        """2 * R * a * k * (d + v)."""
+        return 2.0 * self.rows * self.heads * self.keys * (self.head_size + self.value_size)
 
 
 def index_bytes_per_token(indexer: Indexer) -> Numeric:

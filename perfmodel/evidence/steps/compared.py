@@ -7,7 +7,8 @@ from typing import Any, Final, NamedTuple, Never, TypeAlias
 
 import numpy as np
 
-from perfmodel.count.operators import CachedAttention, Collective, FusedAttention, KeyChoice, Matmul, SparseAttention
+from perfmodel.count.operators import CachedAttention, Collective, FusedAttention, Matmul
+from perfmodel.count.serving.sparse import KeyChoice, SparseAttention
 from perfmodel.errors import InputError, shown
 from perfmodel.evidence.steps.step_records import CollectiveCount, OperatorTime
 from perfmodel.light_dataclass import dataclass

@@ -11,17 +11,10 @@ from typing import Final
 
 import numpy as np
 
-from perfmodel.count.operators import (
-    CachedAttention,
-    Collective,
-    FusedAttention,
-    KeyChoice,
-    Matmul,
-    MemoryBound,
-    SparseAttention,
-)
+from perfmodel.count.operators import CachedAttention, Collective, FusedAttention, Matmul, MemoryBound
 from perfmodel.count.roles import EXPERT_PRODUCTS
 from perfmodel.count.serving.forward_pass import ForwardPass, ServedOperator, ServedProduct, forward_operators
+from perfmodel.count.serving.sparse import KeyChoice, SparseAttention
 from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.evidence.spread import with_numbers
 from perfmodel.spec.fields import Numeric, anywhere

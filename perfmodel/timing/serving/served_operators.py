@@ -4,17 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from perfmodel.count.operators import (
-    CachedAttention,
-    Collective,
-    FusedAttention,
-    KeyChoice,
-    Matmul,
-    MemoryBound,
-    SparseAttention,
-)
+from perfmodel.count.operators import CachedAttention, Collective, FusedAttention, Matmul, MemoryBound
 from perfmodel.count.roles import Role
 from perfmodel.count.serving.forward_pass import ForwardPass, ServedOperator, ServedProduct, forward_operators
+from perfmodel.count.serving.sparse import KeyChoice, SparseAttention
 from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.machines.coefficients import Evidence

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perfmodel.count.operators import KeyChoice, SparseAttention
 from perfmodel.count.serving.forward_pass import ForwardPass
+from perfmodel.count.serving.sparse import KeyChoice, SparseAttention
 from perfmodel.errors import NotSupportedError
 from perfmodel.exchange.questions.serving.served_models import serving_setup
 from perfmodel.light_dataclass import replace
