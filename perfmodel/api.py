@@ -247,7 +247,7 @@ def diagnose(
     ramp stage, counted from 1, the last by default. `nccl_tests` are texts that nccl-tests printed, `profile` a trace of
     torch.profiler: what they say counts for or against each cause.
 
-    >>> found = diagnose("nemotron-4-15b", 1.5)
+    >>> found = diagnose("nemotron-4-15b", 2.0)
     >>> found.is_expected, found.causes[0].name
     (False, 'network')
     """

@@ -53,19 +53,19 @@ def said(run: Any, *arguments: object, code: int = 2) -> str:
 
 def test_how_many_gpus_for_a_deadline(run: Any) -> None:
     """The fewest that are done in time, and what more would do."""
-    found = document(run, *QUICK, "--tokens", "1T", "--deadline", "14d")
+    found = document(run, *QUICK, "--tokens", "1T", "--deadline", "12d")
     best = found["best"]
     assert found["best_by"]["gpus"] == best["gpus"]
-    assert 0 < best["calendar_days"] == best["calendar_p50_days"] < best["calendar_p90_days"] <= 14
+    assert 0 < best["calendar_days"] == best["calendar_p50_days"] < best["calendar_p90_days"] <= 12
     assert best["deadline_probability"] >= found["confidence"] == 0.9
     assert best["budget_probability"] is None
-    assert found["deadline_s"] == 14 * 86400
+    assert found["deadline_s"] == 12 * 86400
     assert found["least_gpus"] <= best["gpus"] < max(option["gpus"] for option in found["options"])
-    one_node_fewer = document(run, *QUICK, "--tokens", "1T", "--deadline", "14d", "--gpus", best["gpus"] - 8, code=1)
+    one_node_fewer = document(run, *QUICK, "--tokens", "1T", "--deadline", "12d", "--gpus", best["gpus"] - 8, code=1)
     assert one_node_fewer["best"] is None
     assert not one_node_fewer["options"][0]["within_limits"]
     assert one_node_fewer["options"][0]["deadline_probability"] < 0.9
-    even = document(run, *QUICK, "--tokens", "1T", "--deadline", "14d", "--confidence", "50%")
+    even = document(run, *QUICK, "--tokens", "1T", "--deadline", "12d", "--confidence", "50%")
     assert even["best"]["gpus"] < best["gpus"]
     assert 0.5 <= even["best"]["deadline_probability"] < 0.9
 
