@@ -108,9 +108,8 @@ def choice_law(fit: Fit) -> ServedLaw:
 
 def index_law(fit: Fit) -> ServedLaw:
     """The law of what an indexer runs between its products and its scores."""
-    what = (
-        f"fit on {len(fit.measured_s)} attention modules of GLM-5 with an indexer, less modules of GLM-5.2 that take over a choice, SGLang 0.5.14"
-    )
+    modules = "attention modules of GLM-5 with an indexer, less modules of GLM-5.2 that take over a choice"
+    what = f"fit on {len(fit.measured_s)} {modules}, SGLang 0.5.14"
     spreads = {"fixed_s": ("20%", "prior, between engines"), "efficiency": ("25%", OF_FIT)}
     return _sparse_law("small_kernels", "index", fit, f"{what} ({SPARSE_TABLES}), products, scores and choice apart", spreads)
 
