@@ -15,6 +15,8 @@ class Role(StrEnum):
 
     PRODUCT = "product"  # a linear of a layer: the first of its part
     UP_PROJECTION = "up_projection"  # queries, keys and values out of the narrow vectors of latent attention
+    INDEX_QUERY = "index_query"  # queries of an indexer, which chooses the tokens that attention reads
+    INDEX_KEY = "index_key"  # its keys, and how its heads are weighed: out of the stream, beside the queries
     ROUTER = "router"  # scores of experts, the choice among them, and the bookkeeping of it
     EXPERT = "expert"  # the first product of routed experts
     EXPERT_ACTIVATION = "expert_activation"
@@ -51,6 +53,7 @@ class Role(StrEnum):
 EXPERT_PRODUCTS: Final = frozenset({Role.EXPERT, Role.EXPERT_OUTPUT})
 TOKEN_EXCHANGE: Final = frozenset({Role.DISPATCH, Role.COMBINE})
 TOKEN_MOVEMENT: Final = frozenset({Role.PERMUTE, Role.EXPERT_ACTIVATION, Role.EXPERT_OUTPUT})  # of memory-bound operators
+INDEX_PRODUCTS: Final = frozenset({Role.INDEX_QUERY, Role.INDEX_KEY})
 SCANS: Final = frozenset({Role.SCAN, Role.DELTA_RULE})
 ATTENTION_CORE: Final = frozenset({Role.CORE, Role.SCORES})
 DATA_PARALLEL: Final = frozenset(

@@ -22,6 +22,10 @@ from perfmodel.spec.serving.setup import ServingSetup
 
 PACKAGE: Final = "aiconfigurator-core 0.12.0, Apache-2.0"
 SPARSE_TABLES: Final = f"{PACKAGE}, sparse_attention tables of this GPU"
+BLOCKS: Final = (
+    "attention modules of 64 heads take as long as of 8, 128 twice as long "
+    "(SGLang 0.5.14; aiconfigurator-core 0.12.0, Apache-2.0, sparse_attention tables)"
+)
 SHORTEST_IN_US: Final = 1e-8
 LEAST_SPREAD: Final = 0.05
 BETWEEN: Final = "between versions of one engine"
@@ -118,7 +122,7 @@ def sparse_law(law: str, fit: Fit) -> ServedLaw:
     """The law of attention of prompts over chosen keys of a cache in one format."""
     how = "timed alone" if law == SIXTEEN_BITS else "by what a whole module takes more or less than with a 16-bit cache"
     what = f"fit on {len(fit.measured_s)} lengths, flash_mla_sparse_fwd of SGLang 0.5.14, {how} ({SPARSE_TABLES})"
-    block = f'    block_heads: {{value: {BLOCK_HEADS}, source: "64 heads take as long as 8, 128 twice as long"}}'
+    block = f'    block_heads: {{value: {BLOCK_HEADS}, source: "{BLOCKS}"}}'
     sizes = f"{{rows: [{LEAST_ROWS}, {MOST_ROWS}]}}"
     return _sparse_law(
         "sparse_attention", law, fit, what, {"key_s": ("15%", "between kernels of one GPU")}, _evidence(sizes), block

@@ -15,6 +15,7 @@ import pandas as pd
 from perfmodel.benchmarks.fit.regression import Fit, Floats, Free, fit_of_few
 from perfmodel.benchmarks.fit.served.tables import ServedTables
 from perfmodel.count.operators import MemoryBound
+from perfmodel.count.roles import INDEX_PRODUCTS
 from perfmodel.count.serving.forward_pass import ForwardPass, ServedProduct, forward_operators
 from perfmodel.count.serving.sparse import KeyChoice, SparseAttention
 from perfmodel.exchange.questions.serving.served_models import serving_setup
@@ -138,8 +139,7 @@ def fit_index(gpu: str, tables: ServedTables, choice: Mapping[str, float]) -> Fi
 def _of_one_indexer(setup: ServingSetup, tokens: ForwardPass) -> Iterator[Any]:
     """The products, scores and choice of the indexer of one layer; last the chain of kernels between them."""
     operators = forward_operators(setup, tokens)
-    choice = next(each for each in operators if isinstance(each, KeyChoice))
-    layer = choice.name.removesuffix("choice")
-    yield from (each for each in operators if isinstance(each, ServedProduct) and each.name.startswith(f"{layer}index_"))
-    yield choice
-    yield next(each for each in operators if isinstance(each, MemoryBound) and each.name == f"{layer}index")
+    products = [each for each in operators if isinstance(each, ServedProduct) and each.role in INDEX_PRODUCTS]
+    yield from products[: len(products) // len(setup.model.kinds)]
+    yield next(each for each in operators if isinstance(each, KeyChoice))
+    yield next(each for each in operators if isinstance(each, MemoryBound) and each.kernel == "index")

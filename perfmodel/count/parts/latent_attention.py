@@ -9,21 +9,17 @@ them (Megatron-Core, MLASelfAttention). Training attends over whole keys and val
 
 from __future__ import annotations
 
-from typing import Final
-
 from perfmodel.count.blocks import Block, local
 from perfmodel.count.declarations import Component, LayerPart, Linear
 from perfmodel.count.operators import MemoryBound
 from perfmodel.count.parts.attention import STATISTICS_BYTES, Heads, attention_core
 from perfmodel.count.parts.stream import StreamOperators
-from perfmodel.count.roles import Role
+from perfmodel.count.roles import INDEX_PRODUCTS, Role
 from perfmodel.light_dataclass import replace
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.models.layer_kinds import LayerKind
 from perfmodel.spec.models.layer_parts import LatentAttention, described
 from perfmodel.spec.models.model import TransformerModel
-
-INDEX_PRODUCTS: Final = ("index_query", "index_key", "index_weight")  # of what their rows read the stream keeps a copy
 
 __all__ = ["STATISTICS_BYTES", "latent_attention", "latent_core_flop", "latent_inside"]
 
@@ -55,9 +51,12 @@ def latent_attention(model: TransformerModel, tensor_parallel: Numeric, name: st
         others["query"] = linear("query", hidden, query, Role.PRODUCT)
     if latent.indexer is not None:
         index, narrow = latent.indexer, latent.query_rank or hidden
-        sizes = (("index_query", narrow, index.heads * index.head_size), ("index_key", hidden, index.head_size))
-        for what, inner, columns in (*sizes, ("index_weight", hidden, index.heads)):
-            others[what] = replace(linear(what, inner, columns, Role.PRODUCT), is_replicated=True)
+        own = {
+            "index_query": linear("index_query", narrow, index.heads * index.head_size, Role.INDEX_QUERY),
+            "index_key": linear("index_key", hidden, index.head_size, Role.INDEX_KEY),
+            "index_weight": linear("index_weight", hidden, index.heads, Role.INDEX_KEY),
+        }
+        others |= {what: replace(each, is_replicated=True) for what, each in own.items()}
     return LayerPart(
         out=linear("projection", heads * latent.value_head_size, hidden, Role.OUTPUT_PRODUCT),
         others=others,
@@ -95,9 +94,9 @@ def latent_inside(write: StreamOperators, declared: LayerPart, kind: LayerKind, 
         query = write.own_linear(others["query_up"], write.tokens, kept_rows=own)
     up = query + write.own_linear(others["kv_up"], write.tokens, kept_rows=own)
     heads = up + _rotary(write, name) + _core(write, kind, name)
-    for what in INDEX_PRODUCTS:
-        if what in others:
-            block = block + write.own_linear(others[what], own, kept_rows=0)
+    for each in others.values():
+        if each.role in INDEX_PRODUCTS:  # what they read is kept for the products beside them
+            block = block + write.own_linear(each, own, kept_rows=0)
     return block + write.gathered_tokens(f"{name}.latent", gathered) + heads + write.row_linear(declared.output)
 
 

@@ -41,7 +41,6 @@ from perfmodel.spec.serving.setup import ServingSetup
 
 ROUTER_KERNELS: Final = 2  # scores to chosen experts, and the order of tokens
 MOVES: Final = 2  # of tokens to their experts and back
-OF_INDEX_KEYS: Final = (".index_key", ".index_weight")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,7 +218,7 @@ class _PassOperators:
 
     def _is_of_keys(self, linear: Linear) -> bool:
         """Whether it gives an indexer's keys or weights, which a second stream does beside its queries in CUDA graphs."""
-        return linear.name.endswith(OF_INDEX_KEYS) and self._has_graph()
+        return linear.role is Role.INDEX_KEY and self._has_graph()
 
     def _busiest(self) -> Numeric:
         """Copies of tokens on the busiest of the ranks that experts are dealt out to, over their mean."""

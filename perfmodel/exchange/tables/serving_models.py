@@ -18,7 +18,6 @@ from perfmodel.spec.models.model import TransformerModel
 MODEL_COLUMNS: Final = (
     *("model", "preset", "layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "vocab", "qk_norm", "source"),
 )
-LATENT: Final = {"query_rank": 1536, "nope_head_size": 128, "rotary_head_size": 64, "value_head_size": 128}  # of DeepSeek-V3
 
 
 NO_DIMENSION: Final = frozenset(
@@ -136,9 +135,6 @@ def _mapping(cells: dict[str, str]) -> dict[str, Any]:
     if cells["experts"]:
         experts = {"experts": int(cells["experts"]), "experts_per_token": int(cells["top_k"] or 8)}
         model["mixture"] = experts | {"ffn_hidden_size": int(cells["moe_ffn"] or cells["ffn"])}
-    if cells["kv_lora_rank"]:
-        model["latent"] = LATENT | {"kv_rank": int(cells["kv_lora_rank"])}
-        model |= {"head_size": LATENT["nope_head_size"] + LATENT["rotary_head_size"], "kv_heads": model["attention_heads"]}
     if cells["window"]:
         model["layer_kinds"] = {
             "local": {"attention": "sliding", "window": int(cells["window"])},
