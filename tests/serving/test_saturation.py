@@ -61,6 +61,13 @@ def test_few_clients_do_not_feel_the_limit() -> None:
         assert moved == pytest.approx(value(load, metric))
 
 
+def test_an_answer_of_one_token_has_no_time_between_tokens_with_any_cache() -> None:
+    """GPT-3 175B on one B200, into whose cache few prompts fit."""
+    setup = serving_setup("gpt-3-175b", gpu="b200", engine="reference", precision="fp8")
+    load = served_load(setup, Request(input_tokens=100.0, output_tokens=1.0), 64.0)
+    assert np.all(with_cache(setup, load, 0.0, TPOT, np.array([0.5, 1.0, 2.0])) == 0.0)
+
+
 def test_a_client_more_than_fit_waits() -> None:
     """Just below the limit, a smaller cache makes some wait: latency grows, time between tokens does not."""
     fits = float(served_load(FULL, REQUEST, 1.0).fits)

@@ -117,6 +117,18 @@ def test_what_else_an_indexer_runs_is_found_again() -> None:
     assert fit.found == pytest.approx({"fixed_s": INDEX_S, "efficiency": RATE}, rel=0.01)
 
 
+def test_one_indexer_is_that_of_one_layer() -> None:
+    """GLM-5 has dense layers and such with experts, whose indexers are alike: three products, scores with a choice, one chain."""
+    operators = list(sparse._of_one_indexer(sparse.sparse_setup(GPU), ForwardPass(sequences=1.0, context=1.0)))
+    assert [each.name.rpartition(".")[2] for each in operators] == [
+        "index_query",
+        "index_key",
+        "index_weight",
+        "choice",
+        "index",
+    ]
+
+
 def test_each_law_takes_its_own_place() -> None:
     """A cache in 8 bits has a law in three sections; nothing else of a file changes."""
     tables = MadeUpTables()
