@@ -118,7 +118,7 @@ def test_what_else_an_indexer_runs_is_found_again() -> None:
 
 
 def test_one_indexer_is_that_of_one_layer() -> None:
-    """GLM-5 has dense layers and such with experts, whose indexers are alike: three products, scores with a choice, one chain."""
+    """Dense layers and those with experts have alike ones: three products, scores with a choice, one chain."""
     operators = list(sparse._of_one_indexer(sparse.sparse_setup(GPU), ForwardPass(sequences=1.0, context=1.0)))
     assert [each.name.rpartition(".")[2] for each in operators] == [
         "index_query",
