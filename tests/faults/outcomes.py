@@ -36,6 +36,7 @@ QUIET: Final = Condition(name="a quiet machine", script=ALONE)
 QUIET_WRITING: Final = Condition(name="a quiet machine that writes", script=ALONE, writes=True)
 LATE: Final = 0.95  # of the seconds of a quiet machine
 SOON: Final = 0.6
+PACKAGE: Final = ROOT / "perfmodel"  # in full: a checkout is called perfmodel too, and what pip installs lies in it
 TRACES: Final = ("Traceback", "Exception ignored", "Fatal Python error", "ResourceWarning", "Error in ")
 ANSWERS: Final = (0, 1)
 OF_PYTHON: Final = "KeyboardInterrupt"  # before perfmodel hears it (perfmodel/__main__.py); its exit code is 1
@@ -195,7 +196,7 @@ def of_ending(condition: Condition, was: Outcome, quiet: Outcome) -> Iterator[st
 def of_words(program: Program, condition: Condition, was: Outcome, quiet: Outcome) -> Iterator[str]:
     """One sentence where there is no answer; never the words of Python."""
     traced = [each for each in TRACES if each in was.err + was.out]
-    of_python = condition.interrupts and was.err.count("/perfmodel/") == was.err.count("/perfmodel/__main__.py")
+    of_python = condition.interrupts and was.err.count(f"{PACKAGE}/") == was.err.count(f"{PACKAGE}/__main__.py")
     if traced and not of_python:
         yield f"{traced[0]}: {was.err[-300:]!r}"
     is_refused = was.code in (2, 3, 4) and was.code != quiet.code
