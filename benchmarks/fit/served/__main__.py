@@ -17,7 +17,7 @@ from typing import Final
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # small systems: threads only get in each other's way
 
-from perfmodel.benchmarks.fit.served.experts import chosen_rows, experts_setup, fit_experts
+from perfmodel.benchmarks.fit.served.experts import chosen_rows, experts_setup, fit_experts, read_in_time
 from perfmodel.benchmarks.fit.served.law_text import (
     ServedLaw,
     choice_law,
@@ -33,7 +33,7 @@ from perfmodel.benchmarks.fit.served.products import chosen_rows as chosen_produ
 from perfmodel.benchmarks.fit.served.products import fit_products, products_setup
 from perfmodel.benchmarks.fit.served.sparse import CACHES, fit_choice, fit_index, fit_sparse
 from perfmodel.benchmarks.fit.served.state_steps import fit_step
-from perfmodel.benchmarks.fit.served.tables import EXPERTS, PRODUCTS, STEPS, ServedTables
+from perfmodel.benchmarks.fit.served.tables import BALANCED, EXPERTS, PRODUCTS, STEPS, ServedTables
 from perfmodel.errors import InputError, PerfmodelError
 from perfmodel.exchange.chip_names import did_you_mean_hardware
 from perfmodel.exchange.output import write_text
@@ -51,7 +51,10 @@ def fitted(gpu: str, tables: ServedTables) -> Iterator[ServedLaw]:
         yield product_law(products, setup, fit_products(setup, chosen_products(tables.linears(gpu, products))))
     for table in EXPERTS[gpu]:
         setup = experts_setup(gpu, table.family, table.precision)
-        yield expert_law(table, setup.weights.law, fit_experts(setup, chosen_rows(tables.experts(gpu, table))))
+        rows = chosen_rows(tables.experts(gpu, table))
+        if table.routing == BALANCED:
+            rows = read_in_time(setup, rows)
+        yield expert_law(table, setup.weights.law, fit_experts(setup, rows))
     for step in () if gpu in NO_STEPS else STEPS:
         yield step_law(step, fit_step(gpu, tables.state_steps(gpu, step), step))
     if gpu not in NO_INDEXER:

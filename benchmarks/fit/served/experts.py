@@ -30,6 +30,7 @@ AROUND: Final = (Role.PERMUTE, Role.EXPERT_ACTIVATION)
 MOST_TOKENS: Final = 16384  # of a pass; more are rarely read at once
 TOKENS: Final = tuple(2**power for power in range(15))  # tables have some between, which would weigh those twice
 LEAST_HIDDEN, LEAST_INNER, MOST_SPREAD_OVER = 2048, 96, 8  # of models that are served inside a node
+MODEL_SIZES: Final = ["hidden", "inner", "chosen", "experts"]
 FOLDS: Final = 5  # of the shapes, each of which is held out once
 FREE: Final = {
     "fixed_s": Free(start=1e-5, low=1e-6, high=1e-4),
@@ -44,6 +45,17 @@ def chosen_rows(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of shapes that are served, at powers of two of tokens."""
     served = (rows.hidden >= LEAST_HIDDEN) & (rows.inner / rows.tensor >= LEAST_INNER) & (rows.spread <= MOST_SPREAD_OVER)
     return rows[served & rows.tokens.isin(TOKENS)].reset_index(drop=True)
+
+
+def read_in_time(setup: ServingSetup, rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of sizes whose experts could all be read in their times; of others the timed tokens met fewer than tokens do.
+
+    Routers that choose groups of experts first sent tokens of some timings to half of the groups: no memory reads that fast.
+    """
+    products, _ = fused_experts(setup, rows)
+    least_s = np.sum(products.read_bytes, axis=0) / setup.cluster.gpu.memory_bandwidth_bytes_per_s
+    too_fast = rows.assign(too_fast=least_s > rows.seconds).groupby(MODEL_SIZES).too_fast.transform("any")
+    return rows[~too_fast].reset_index(drop=True)
 
 
 def folds(rows: pd.DataFrame) -> Floats:

@@ -33,7 +33,9 @@ class ExpertTable:
     """One kernel of fused experts: the engine whose table has it, and by what words.
 
     `precision` is the format of weights that it stands for (spec/serving/formats.py), `number` what the table calls it. Where
-    nobody timed a table with balanced routing, `routing` is what it has. `also` says whose kernels these are as well.
+    nobody timed a table with balanced routing, `routing` is what it has. `also` says whose kernels these are as well. Where
+    rows of experts that are dealt out to several GPUs do not fall with their number, they hold more than the tokens of one
+    GPU's experts, and `dealt_out` is off.
     """
 
     family: str
@@ -45,6 +47,7 @@ class ExpertTable:
     of: str = ""
     also: str = ""
     library: str = ""
+    dealt_out: bool = True
 
     @property
     def engine(self) -> str:
@@ -78,11 +81,12 @@ def _vllm(version: str, kernel: str, precision: str, number: str, *, routing: st
 
 
 def _sglang(version: str, kernel: str, precision: str, number: str) -> ExpertTable:
-    return ExpertTable(family="sglang", version=version, kernel=kernel, precision=precision, number=number)
+    dealt_out = version != "0.5.10"  # 16,384 tokens take as long on one of 8 GPUs as on one alone, 128 a sixth
+    return ExpertTable(family="sglang", version=version, kernel=kernel, precision=precision, number=number, dealt_out=dealt_out)
 
 
-def _trtllm(kernel: str, precision: str, number: str) -> ExpertTable:
-    return ExpertTable(family="trtllm", version="1.3.0rc20", kernel=kernel, precision=precision, number=number)
+def _trtllm(kernel: str, precision: str, number: str, *, library: str = "") -> ExpertTable:
+    return ExpertTable(family="trtllm", version="1.3.0rc20", kernel=kernel, precision=precision, number=number, library=library)
 
 
 _HOPPER = (
@@ -134,7 +138,16 @@ EXPERTS: Final = {
             number="fp8_block",
             also="TensorRT-LLM, moe_config.backend TRTLLM, has these very kernels",
         ),
-        _trtllm("moe_torch_flow_min_latency", "nvfp4", "nvfp4"),
+        ExpertTable(
+            family="trtllm",
+            of="vllm",
+            version="0.19.0",
+            kernel="vllm_flashinfer_trtllm_moe_fp4",
+            precision="nvfp4",
+            number="nvfp4",
+            also="TensorRT-LLM, moe_config.backend TRTLLM, has these kernels; in its own table tokens meet half of the experts",
+        ),
+        _trtllm(_CUTLASS, "nvfp4", "nvfp4", library="cutlass"),
         _trtllm(_CUTLASS, "bf16", "bfloat16"),
         _trtllm(_CUTLASS, "fp8", "fp8"),
         _trtllm("moe_torch_flow", "mxfp4", "w4a8_mxfp4_mxfp8"),
@@ -189,6 +202,7 @@ class ServedTables(Package):
             raise InputError(f"{gpu} has no {table.routing} rows of {table.kernel}, {table.number}, in {table.version}")
         theirs = ["num_tokens", "hidden_size", "inter_size", "topk", "num_experts", "moe_tp_size", "moe_ep_size"]
         rows = rows.rename(columns=dict(zip(theirs, SHAPE, strict=True))).assign(seconds=rows.latency / 1e3)
+        rows = rows if table.dealt_out else rows[rows.spread == 1]
         return rows.groupby(SHAPE).seconds.median().reset_index()
 
     def state_steps(self, gpu: str, step: str) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from perfmodel.benchmarks.fit.tables import NAMES, Package
 from perfmodel.errors import InputError
 from perfmodel.exchange.presets import DATA
 from perfmodel.exchange.questions.serving.served_models import serving_profile, serving_setup
+from perfmodel.light_dataclass import replace
 from perfmodel.timing.serving.forward_pass import product_time_s
 
 GPU = "h100-sxm-80gb"
@@ -120,6 +121,26 @@ def test_a_table_is_read_by_engine_kernel_format_and_routing(tables: ServedTable
         tables.experts(GPU, ExpertTable(family="vllm", version="0.24.0", kernel="dense", precision="bf16", number="bfloat16"))
 
 
+def test_experts_dealt_out_count_only_where_a_table_divides_their_tokens(tables: ServedTables) -> None:
+    """Of a table whose rows hold more than one GPU's tokens, those of one GPU are left."""
+    sizes = {"num_tokens": 8, "hidden_size": 4096, "inter_size": 1024, "topk": 2, "num_experts": 8, "moe_tp_size": 2}
+    row = {"kernel_source": "fused", "moe_dtype": "bfloat16", "distribution": "balanced", "latency": 0.01} | sizes
+    path = tables.root / NAMES[GPU] / "moe" / "vllm" / TABLE.version / "moe_perf.parquet"
+    path.parent.mkdir(parents=True)
+    pd.DataFrame([row | {"moe_ep_size": spread} for spread in (1, 2, 8)]).to_parquet(path)
+    assert tables.experts(GPU, TABLE).spread.tolist() == [1, 2, 8]
+    assert tables.experts(GPU, replace(TABLE, dealt_out=False)).spread.tolist() == [1]
+
+
+def test_sizes_whose_experts_no_memory_reads_in_time_are_left_out() -> None:
+    """Where tokens met half of the experts, all rows of the model go, of other models none."""
+    setup, rows = experts.experts_setup(GPU, "vllm", "bf16"), timed(shapes())
+    half = rows.hidden == 7168
+    met = rows.assign(seconds=rows.seconds.where(~half, rows.seconds / 2))
+    assert experts.read_in_time(setup, rows).equals(rows)
+    assert experts.read_in_time(setup, met).equals(rows[~half].reset_index(drop=True))
+
+
 @pytest.mark.parametrize("step", STEPS)
 def test_a_step_of_half_the_memory_rate_is_found_so(step: str) -> None:
     """Its start too; batches of more sequences than decode play no part."""
@@ -173,4 +194,4 @@ def test_shipped_laws_are_those_of_the_package(capsys: pytest.CaptureFixture[str
         assert law_text.replaced(text, law) == text
     monkeypatch.setattr(sys, "argv", ["served", "a100-sxm-80gb"])
     command.main()
-    assert "3540 rows" in capsys.readouterr().out
+    assert "885 rows" in capsys.readouterr().out
