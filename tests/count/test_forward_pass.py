@@ -237,7 +237,7 @@ def test_ranks_gather_the_logits_of_sampled_rows() -> None:
 
 
 def test_further_operators_between_products_of_rarer_models() -> None:
-    """Norms behind parts, norms of both narrow vectors, activations of shared experts; five rows each."""
+    """Norms behind parts, norms of both narrow vectors, shared experts, gates behind heads; five rows each."""
     gemma = moved(serving_setup("gemma-2-9b", gpu="h100-sxm-80gb"), ForwardPass(sequences=5, context=9))
     assert {f"layer.full.{part}.{norm}" for part in ("attention", "mlp") for norm in ("norm", "post_norm")} <= gemma.keys()
     assert gemma["layer.full.mlp.post_norm"] == (4 * 2 * 5 * 3584, 1)
@@ -245,6 +245,9 @@ def test_further_operators_between_products_of_rarer_models() -> None:
     assert latent["layer.dense.attention.qk_norm"] == (2 * 2 * 5 * (1536 + 512), 1)
     shared = serving_setup("qwen2-57b-a14b", gpu="h100-sxm-80gb", tensor_parallel=4)
     assert moved(shared, ForwardPass(sequences=5, context=9))["layer.mlp.shared.activation"] == (3 * 2 * 5 * 20480 / 4, 1)
+    assert moved(shared, ForwardPass(sequences=5, context=9))["layer.mlp.shared.sum"] == (6 * 2 * 5 * 3584, 2)
+    gated = serving_setup("qwen3-next-80b-a3b", gpu="h100-sxm-80gb", tensor_parallel=4)
+    assert moved(gated, ForwardPass(sequences=5, context=9))["layer.full.attention.gate"] == (7 * 2 * 5 * 16 * 256 / 4, 2)
 
 
 def test_prompts_alone_read_no_cache_and_have_a_head_of_keys_on_every_rank() -> None:

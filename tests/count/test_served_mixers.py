@@ -55,6 +55,17 @@ def test_a_decode_step_reads_and_writes_every_state_once() -> None:
         assert sum(float(each.repeats) for each in operators if isinstance(each, CachedAttention)) == NANO["full"]
 
 
+@pytest.mark.parametrize("tokens", [{"sequences": 5}, {"prompts": 1, "prompt_tokens": 5}])
+def test_heads_of_a_delta_rule_are_parted_from_gates(tokens: dict[str, float]) -> None:
+    """Channels of queries, keys and values in 16 bits, read and written; mamba's stay together."""
+    setup = serving_setup("qwen3-next-80b-a3b", gpu="h100-sxm-80gb", tensor_parallel=2)
+    (split,) = [each for each in forward_operators(setup, ForwardPass(**tokens)) if each.name.endswith(".split")]
+    assert isinstance(split, MemoryBound)
+    assert split.moved_bytes == 2 * 2 * 5 * (2 * 16 * 128 + 32 * 128) / 2
+    nano = serving_setup("nemotron-3-nano", gpu="h100-sxm-80gb")
+    assert not any(each.name.endswith(".split") for each in forward_operators(nano, ForwardPass(**tokens)))
+
+
 def test_a_prompt_is_scanned_as_in_training() -> None:
     """4 products a chunk of Mamba-2: T*(2*P*N*H + Q*N*G + Q*P*H) multiplications of a token, states and outputs alike."""
     setup = serving_setup("nemotron-3-nano", gpu="h100-sxm-80gb")

@@ -38,6 +38,7 @@ FREE: Final = {
     "computing": Free(start=0.4, low=0.05, high=1.2),
     "overlap_power": Free(start=1.5, low=1.0, high=20.0),
     "inner_half": Free(start=100.0, low=0.0, high=1500.0),
+    "choice_s": Free(start=1e-9, low=0.0, high=1e-7),
 }
 
 

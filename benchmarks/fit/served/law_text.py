@@ -27,6 +27,7 @@ BLOCKS: Final = (
     "(SGLang 0.5.14; aiconfigurator-core 0.12.0, Apache-2.0, sparse_attention tables)"
 )
 SHORTEST_IN_US: Final = 1e-8
+SHORTEST_S: Final = 1e-13  # what is left of a time that rows do not ask for
 LEAST_SPREAD: Final = 0.05
 BETWEEN: Final = "between versions of one engine"
 APART: Final = "routing and moving tokens charged apart"
@@ -155,6 +156,8 @@ def _line(name: str, value: float, source: str, spread: tuple[str, str] | None) 
 
 
 def _duration(value: float) -> str:
+    if value < SHORTEST_S:
+        return "0us"
     return f"{rounded(value * 1e6, 3):g}us" if value >= SHORTEST_IN_US else f"{rounded(value, 3):g}"
 
 

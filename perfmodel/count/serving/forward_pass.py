@@ -41,6 +41,11 @@ from perfmodel.spec.serving.setup import ServingSetup
 
 ROUTER_KERNELS: Final = 2  # scores to chosen experts, and the order of tokens
 MOVES: Final = 2  # of tokens to their experts and back
+# numbers read and written, as SGLang's qwen3_5.py and qwen2_moe.py run it: for one of a head that is multiplied with its gate, after
+# queries were parted from gates, and for one of shared experts that is multiplied with its gate and added to what the others give
+GATED: Final = 3
+PARTED: Final = 4
+GATED_SUM: Final = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,12 +87,14 @@ class ForwardPass:
 class ServedProduct(Matmul):
     """A product whose weights are held in a format of their own: `weight_bytes` a number, timed by `law` with few rows.
 
-    One that runs `beside` others on another stream starts while they run.
+    One that runs `beside` others on another stream starts while they run. Of experts, `choices` are those of all tokens of the
+    pass, also of experts on other GPUs.
     """
 
     weight_bytes: Numeric
     law: str
     beside: bool
+    choices: Numeric = 0.0
 
     @property
     def read_bytes(self) -> Numeric:
@@ -193,8 +200,10 @@ class _PassOperators:
         The rank is the busiest one, whom the others wait for: as many tokens as its copies stand for (count/busiest.py).
         """
         batch: Numeric = 1.0
+        choices: Numeric = 0.0
         if linear.component is Component.EXPERTS:
             mixture = described(self.model.mixture, "mixture")
+            choices = rows * mixture.experts_per_token
             rows = rows * self._busiest()
             chance = mixture.experts_per_token / mixture.experts
             met = share_met(chance=chance, tokens=rows, scatter=self.setup.engine.expert_scatter or 0.0)
@@ -214,6 +223,7 @@ class _PassOperators:
             weight_bytes=weights.bytes if narrow else WIDE_BYTES,
             law=weights.law if narrow else WIDE,
             beside=(linear.role is Role.SHARED_EXPERT and self._is_beside()) or self._is_of_keys(linear),
+            choices=choices,
         )
 
     def _is_of_keys(self, linear: Linear) -> bool:
@@ -293,6 +303,9 @@ class _PassOperators:
                 window=kind.window,
                 precision=WIDE,
             )
+        if model.attention_gate:
+            moved = (PARTED + GATED) * WIDE_BYTES * own.rows * heads * model.head_size
+            yield self._moved(f"{name}.gate", Role.ELEMENTWISE, moved, kernels=2, kernel="gate")
 
     def _between(self, declared: LayerPart, name: str) -> Iterator[ServedOperator]:
         """The activation function; of experts also the choice, and moving tokens to them and back."""
@@ -313,6 +326,9 @@ class _PassOperators:
         if anywhere(np.asarray(mixture.shared_ffn_hidden_size) > 0):
             moved = passes * WIDE_BYTES * rows * mixture.shared_ffn_hidden_size / self.tensor
             yield self._moved(f"{name}.shared.activation", Role.SHARED_EXPERT, moved, kernel=model.activation)
+        if mixture.shared_gate:
+            moved = GATED_SUM * WIDE_BYTES * rows * model.hidden_size
+            yield self._moved(f"{name}.shared.sum", Role.SHARED_EXPERT, moved, kernels=2, kernel="gated_sum")
 
     def _normed_width(self, kind: LayerKind) -> Numeric:
         """Numbers of a token that norms inside attention take: queries and keys, or the narrow vectors of latent attention."""

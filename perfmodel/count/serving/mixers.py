@@ -38,8 +38,12 @@ def mixer_operators(
 ) -> Iterator[Matmul | MemoryBound]:
     """Between the projections: a step of the convolution and of the state for each sequence, scans of whole prompts, the norm.
 
-    The scan is that of training's forward pass (count/parts/mixers.py), without what it keeps.
+    The scan is that of training's forward pass (count/parts/mixers.py), without what it keeps. Of a delta rule queries, keys and
+    values are parted from gates before, as SGLang (qwen3_5.py) and vLLM (qwen3_next.py) do it.
     """
+    rows = sequences + prompts * prompt_tokens
+    if kind.attention == "gated_delta":
+        yield _moved(f"{name}.split", 2 * WIDE_BYTES * rows * _sizes(setup, kind.attention, 1.0).channels)
     if anywhere(np.asarray(sequences) > 0):
         sizes, number = _sizes(setup, kind.attention, 1.0), setup.engine.memory.state_number_bytes
         before = 2 * (sizes.convolution - 1) * sizes.channels + 2 * sizes.channels  # read and moved on; the new one in and out
@@ -49,7 +53,6 @@ def mixer_operators(
         yield _moved(f"{name}.state", sequences * (2 * number * sizes.state + passed), kernel=step)
     if anywhere(np.asarray(prompts) > 0):
         yield from _scan(setup, kind, name, prompts, prompt_tokens)
-    rows = sequences + prompts * prompt_tokens
     width = _sizes(setup, kind.attention, 1.0).width
     yield _moved(f"{name}.gated_norm", 3 * WIDE_BYTES * rows * width)
 

@@ -49,7 +49,8 @@ class ServedKernel(StreamedKernel):
     reading and computing hide each other is that law's, unless `overlap_power` was measured of few rows. Weights of a column
     that are few are read less well: `inner_half` is how many cost as much to begin as to read. However few columns
     there are, one of them takes `inner_s` for each of its weights, one after the other; `inner_power` says how far that and
-    reading hide each other. A library without kernels for several matrices at once takes `each_s` for each of them.
+    reading hide each other. A library without kernels for several matrices at once takes `each_s` for each of them. Kernels of
+    experts go through every choice of every token, on whatever GPU its expert lies, at `choice_s` a choice.
     """
 
     computing: Numeric = number("ratio", above=0, maximum=1.2, default=1.0)
@@ -58,6 +59,7 @@ class ServedKernel(StreamedKernel):
     inner_s: Numeric = number("s", default=0.0)
     inner_power: Numeric = number("ratio", minimum=1, maximum=50, default=2.0)
     each_s: Numeric = number("s", default=0.0)
+    choice_s: Numeric = number("s", default=0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)

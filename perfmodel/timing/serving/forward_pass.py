@@ -36,7 +36,7 @@ PART_OF: Final[Mapping[type, str]] = {  # what the time of operators other than 
     SparseAttention: "compute_s",
     MemoryBound: "kernels_s",
 }
-SIZES: Final = ("rows", "columns", "inner", "batch", "weight_bytes")  # what the time of a product depends on
+SIZES: Final = ("rows", "columns", "inner", "batch", "weight_bytes", "choices")  # what the time of a product depends on
 _sizes = attrgetter(*SIZES)
 OF_EXPERTS: Final = {"weights_s": "expert_weights_s", "compute_s": "expert_compute_s"}  # what of a part is theirs
 
@@ -214,13 +214,13 @@ def product_times_s(products: Sequence[ServedProduct], setup: ServingSetup) -> l
 
 
 def product_time_s(product: ServedProduct, setup: ServingSetup) -> tuple[Numeric, Numeric]:
-    """Time of a product, a + b*n + (C^p + L^p)^(1/p) of n matrices, and whether computing takes longer than reading.
+    """Time of a product, a + b*n + c'*m + (C^p + L^p)^(1/p) of n matrices, and whether computing takes longer than reading.
 
     L = bytes of weights and rows * (1 + k0/k) / (e*M) bounds few rows, whatever their number: a column's weights, of k numbers,
     cost k0 more to begin, and are a chain of c*k at least: (L^q + (c*k)^q)^(1/q) then stands for L. C and p are those of the
     GPU's products with many rows (timing/kernels.py), of experts without what padding to whole tiles costs, as they have narrow
     tiles. Weights in fewer bits than operands are read as what they are. Of a product that runs beside others a is hidden: what
-    both read they share the memory for.
+    both read they share the memory for. m choices of experts, which every GPU goes through, are more than 0 of experts alone.
     """
     gpu, of_experts, small = setup.cluster.gpu, product.role in EXPERT_PRODUCTS, product_kernel(product, setup)
     ratio = product.read_bytes / matmul_bytes(product)
@@ -243,7 +243,8 @@ def product_time_s(product: ServedProduct, setup: ServingSetup) -> tuple[Numeric
     )
     seconds = plain_matmul_time_s(product, known, gpu=gpu, compute_scale=setup.cluster.compute_scale)
     read_s = product.read_bytes / (reading * gpu.memory_bandwidth_bytes_per_s)
-    return seconds + small.each_s * product.batch, (seconds - fixed_s) > SIMILAR * read_s
+    more_s = small.each_s * product.batch + small.choice_s * product.choices
+    return seconds + more_s, (seconds - fixed_s) > SIMILAR * read_s
 
 
 def product_kernel(product: ServedProduct, setup: ServingSetup) -> ServedKernel:

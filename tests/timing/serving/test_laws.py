@@ -10,7 +10,7 @@ import pytest
 from scipy.optimize import brentq
 
 from perfmodel.count.operators import CachedAttention, Collective, FusedAttention, Matmul, MemoryBound
-from perfmodel.count.roles import Role
+from perfmodel.count.roles import EXPERT_PRODUCTS, Role
 from perfmodel.count.serving.forward_pass import ForwardPass, ServedProduct, forward_operators
 from perfmodel.errors import InputError
 from perfmodel.exchange.questions.serving.served_models import serving_setup
@@ -71,6 +71,21 @@ def test_several_matrices_are_started_one_by_one_where_a_library_has_them_so() -
     slow = with_small(setup, "bf16", each_s=setup.profile.small_product("bf16", "vllm").each_s + 1e-3)
     product = replace(fc1(setup), batch=7.0)
     assert float(product_time_s(product, slow)[0] - product_time_s(product, setup)[0]) == pytest.approx(7e-3)
+
+
+def test_every_choice_of_an_expert_takes_its_time_wherever_the_expert_lies() -> None:
+    """choice_s for 64 tokens of 8 choices each, on one GPU and on each of 8; none of products of no experts."""
+    for spread in (1, 8):
+        setup = serving_setup("qwen3-30b-a3b", gpu="h100-sxm-80gb", tensor_parallel=spread, expert_parallel=spread)
+        operators = forward_operators(setup, ForwardPass(sequences=64.0, context=1))
+        first = next(each for each in operators if isinstance(each, ServedProduct) and each.role is Role.EXPERT)
+        name = setup.profile.expert_law(first.law, "vllm")
+        table = dict(setup.profile.expert_products)
+        table[name] = replace(table[name], choice_s=table[name].choice_s + 1e-6)
+        slow = replace(setup, profile=replace(setup.profile, expert_products=MappingProxyType(table)))
+        assert float(product_time_s(first, slow)[0] - product_time_s(first, setup)[0]) == pytest.approx(64 * 8e-6)
+    dense = (each for each in operators if isinstance(each, ServedProduct) and each.role not in EXPERT_PRODUCTS)
+    assert all(each.choices == 0 for each in dense)
 
 
 @pytest.mark.parametrize(("share", "is_computed"), [(1.05, True), (0.95, False)])
