@@ -41,11 +41,10 @@ from perfmodel.spec.serving.setup import ServingSetup
 
 ROUTER_KERNELS: Final = 2  # scores to chosen experts, and the order of tokens
 MOVES: Final = 2  # of tokens to their experts and back
-# numbers read and written, as SGLang's qwen3_5.py and qwen2_moe.py run it: for one of a head that is multiplied with its gate, after
-# queries were parted from gates, and for one of shared experts that is multiplied with its gate and added to what the others give
-GATED: Final = 3
-PARTED: Final = 4
-GATED_SUM: Final = 6
+# numbers read and written for one, as SGLang's qwen3_5.py and qwen2_moe.py run it
+GATED: Final = 3  # of a head that is multiplied with its gate
+PARTED: Final = 4  # of queries and gates that leave one product
+GATED_SUM: Final = 6  # of shared experts, multiplied with a gate and added to what the others give
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,8 +38,8 @@ def mixer_operators(
 ) -> Iterator[Matmul | MemoryBound]:
     """Between the projections: a step of the convolution and of the state for each sequence, scans of whole prompts, the norm.
 
-    The scan is that of training's forward pass (count/parts/mixers.py), without what it keeps. Of a delta rule queries, keys and
-    values are parted from gates before, as SGLang (qwen3_5.py) and vLLM (qwen3_next.py) do it.
+    The scan is that of training's forward pass (count/parts/mixers.py), without what it keeps. Of a delta rule queries, keys
+    and values are parted from gates before, as SGLang (qwen3_5.py) and vLLM (qwen3_next.py) do it.
     """
     rows = sequences + prompts * prompt_tokens
     if kind.attention == "gated_delta":
