@@ -228,7 +228,8 @@ class _PassOperators:
         return busiest_load(
             ranks=setup.expert_parallel,
             experts=mixture.experts,
-            copies=self.tokens.rows * mixture.experts_per_token,
+            per_token=mixture.experts_per_token,
+            tokens=self.tokens.rows,
             scatter=setup.engine.expert_scatter,
         )
 
