@@ -14,7 +14,7 @@ the other tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -36,6 +36,7 @@ class ServedLoad:
     """What clients see of a replica at each of some concurrencies; all numbers broadcast.
 
     `cycle` holds the parts of one life of a request on the GPUs, O*D + B*p, and `first` those of its TTFT without queueing.
+    `at_the_door_s` is r by the numbers of the engine's host that it follows from.
     `fits` are the sequences that the cache holds at once, however many the engine admits.
     """
 
@@ -48,6 +49,7 @@ class ServedLoad:
     decode: PassTime
     cycle: PassTime
     first: PassTime
+    at_the_door_s: Mapping[str, Numeric]
 
     @property
     def e2e_s(self) -> Numeric:
@@ -99,7 +101,8 @@ def served_load(
         answers = running * outputs  # tokens of all sequences in one life of a request
         cycle = streamed(cycle, setup.engine.host.stream_s * answers, added_s=setup.engine.host.answer_s * answers)
     host, schedule = setup.engine.host, setup.engine.schedule
-    request_s = host.request_s + host.token_s * request.input_tokens if online else host.admission_s
+    at_the_door_s = _at_the_door_s(setup, request, online=online)
+    request_s = sum(at_the_door_s.values(), start=np.float64(0.0))
     decode_s, life_s = decode.total_s, cycle.total_s
     queue = PromptQueue(
         schedule=schedule,
@@ -131,7 +134,16 @@ def served_load(
         decode=decode,
         cycle=cycle,
         first=alone,
+        at_the_door_s=at_the_door_s,
     )
+
+
+def _at_the_door_s(setup: ServingSetup, request: Request, *, online: bool) -> Mapping[str, Numeric]:
+    """What a request takes through the server, or within the engine alone, by numbers of the host."""
+    host = setup.engine.host
+    if online:
+        return {"request_s": host.request_s, "token_s": host.token_s * request.input_tokens}
+    return {"admission_s": host.admission_s}
 
 
 def _tpot_s(e2e_s: Numeric, ttft_s: Numeric, output_tokens: Numeric) -> Numeric:
@@ -244,4 +256,5 @@ def static_batch(setup: ServingSetup, request: Request, batch: Numeric) -> Serve
         decode=decode,
         cycle=cycle,
         first=reading,
+        at_the_door_s={},
     )
