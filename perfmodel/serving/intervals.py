@@ -17,7 +17,7 @@ from perfmodel.serving.law import ServedLoad
 from perfmodel.serving.saturation import cache_ends, with_cache
 from perfmodel.spec.evidence.run_evidence import Discrepancy
 from perfmodel.spec.fields import Numeric, anywhere
-from perfmodel.spec.serving.loads import DECODE, E2E, REQUESTS, TOKENS, TPOT, TTFT
+from perfmodel.spec.serving.loads import DECODE, E2E, RATES, REQUESTS, TOKENS, TPOT, TTFT
 from perfmodel.spec.serving.setup import ServingSetup
 from perfmodel.timing.serving.forward_pass import OF_EXPERTS, PassTime
 from perfmodel.timing.uncertainty import Uncertainty, uncertainty
@@ -60,6 +60,19 @@ def _part_s(whole: PassTime, part: str) -> Numeric:
     return seconds - getattr(whole, OF_EXPERTS[part]) if part in OF_EXPERTS else seconds
 
 
+def _moved_at_the_door(
+    setup: ServingSetup, load: ServedLoad, seconds: Numeric, metric: str
+) -> dict[str, tuple[Numeric, Numeric]]:
+    """By key path, the share of a metric that a number of the host times before and behind the passes, and its spread."""
+    if metric not in (TTFT, E2E, *RATES):
+        return {}
+    of_s = load.e2e_s if metric in RATES else seconds
+    every = {name: each for name, each in load.at_the_door_s.items() if anywhere(np.asarray(each) > 0)}
+    most = np.maximum(of_s, sum(every.values(), start=np.float64(0.0)))
+    spread = setup.engine.host.spread
+    return {f"engine.host.{name}": (each / most, spread.get(name, 0.0)) for name, each in every.items()}
+
+
 def value_uncertainty(
     setup: ServingSetup, load: ServedLoad, value: Numeric, metric: str, discrepancy: Discrepancy
 ) -> Uncertainty:
@@ -74,16 +87,13 @@ def value_uncertainty(
     }
     seconds = np.asarray(value, dtype=float)
     whole = passes.get(metric)
-    request_s = setup.engine.host.request_s if metric in (TTFT, E2E) else 0.0
-    of_requests = np.minimum(request_s / seconds, 1.0) if request_s else 0.0
-    moved: dict[str, tuple[Numeric, Numeric]] = {}  # key path: the share of the value that the number times, and its spread
+    moved = _moved_at_the_door(setup, load, seconds, metric)
+    of_requests = sum((share for share, _ in moved.values()), start=np.float64(0.0))
     if whole is not None:
         total_s = whole.total_s
         for part, numbers in part_spreads(setup).items():
             share = (1.0 - of_requests) * _part_s(whole, part) / total_s
             moved |= {path: (moved.get(path, (0.0,))[0] + share, spread) for path, spread in numbers.items()}
-    if anywhere(np.asarray(request_s) > 0):
-        moved["engine.host.request_s"] = (of_requests, setup.engine.host.spread.get("request_s", 0.0))
     shares = np.stack(np.broadcast_arrays(seconds, *(share for share, _ in moved.values())))[1:]
     spreads = np.array([spread for _, spread in moved.values()]).reshape(-1, *(1,) * (shares.ndim - 1))
     caches = cache_ends(setup) if whole is not None else {}

@@ -14,7 +14,7 @@ the other tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -28,6 +28,7 @@ from perfmodel.spec.serving.setup import Request, ServingSetup
 from perfmodel.timing.serving.forward_pass import PassTime, mixed, pass_times, streamed
 
 STEADY: Final = np.inf  # rounds: so many that the first one counts for nothing
+LEAST_GAP: Final = 0.5  # of a decode pass, from token to token: a guard for answers of a few, whose waits E2E leaves out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,7 @@ class ServedLoad:
     """What clients see of a replica at each of some concurrencies; all numbers broadcast.
 
     `cycle` holds the parts of one life of a request on the GPUs, O*D + B*p, and `first` those of its TTFT without queueing.
+    `at_the_door_s` is r by the numbers of the engine's host that it follows from.
     `fits` are the sequences that the cache holds at once, however many the engine admits.
     """
 
@@ -47,6 +49,7 @@ class ServedLoad:
     decode: PassTime
     cycle: PassTime
     first: PassTime
+    at_the_door_s: Mapping[str, Numeric]
 
     @property
     def e2e_s(self) -> Numeric:
@@ -91,14 +94,15 @@ def served_load(
     running = np.maximum(np.minimum(clients, most_running(setup, request)), 1.0)
     outputs = np.asarray(request.output_tokens, dtype=float)
     numbers = _prompts_together(setup, request, running)
-    decode, alone, *shared = pass_times(setup, list(_passes(setup, request, running, numbers)))
-    added = _added_by_a_prompt(setup, request, running, numbers, (decode, alone, *shared))
+    decode, alone, full, *shared = pass_times(setup, list(_passes(setup, request, running, numbers)))
+    added = _added_by_a_prompt(setup, request, running, numbers, decode=decode, shared=shared)
     cycle = mixed(((np.maximum(outputs - 1.0, 0.0), decode), (running, added)))
     if online:
         answers = running * outputs  # tokens of all sequences in one life of a request
         cycle = streamed(cycle, setup.engine.host.stream_s * answers, added_s=setup.engine.host.answer_s * answers)
     host, schedule = setup.engine.host, setup.engine.schedule
-    request_s = host.request_s + host.token_s * request.input_tokens if online else host.admission_s
+    at_the_door_s = _at_the_door_s(setup, request, online=online)
+    request_s = sum(at_the_door_s.values(), start=np.float64(0.0))
     decode_s, life_s = decode.total_s, cycle.total_s
     queue = PromptQueue(
         schedule=schedule,
@@ -107,6 +111,7 @@ def served_load(
         together=np.minimum(setup.attention_replicas * schedule.chunk_tokens / request.input_tokens, running),
         alone_s=alone.total_s,
         prompt_s=added.total_s,
+        further_s=np.minimum(_further_s(setup, request, running, decode, full), added.total_s),
         decode_s=decode_s,
         length_spread=length_spread,
         waves=waves,
@@ -114,9 +119,11 @@ def served_load(
     first_s = queue.first_token_s(request_s)
     request_s = request_s + np.where(running > 1.0, (schedule.receive_passes - 1.0) / 2.0 * decode_s, 0.0)
     e2e_s = request_s + life_s * np.maximum(clients / running, 1.0)
-    late_s = decode_s if host.late else 0.0
-    ttft_s = request_s + first_s + late_s + life_s * np.maximum(clients / running - 1.0, 0.0)
-    ttft_s = np.where(outputs > 1.0, np.minimum(ttft_s, e2e_s), e2e_s)  # the first of one token is the last
+    late = 1.0 if host.late else 0.0
+    ttft_s = request_s + first_s + late * decode_s + life_s * np.maximum(clients / running - 1.0, 0.0)
+    behind_s = np.maximum(outputs - 1.0 - late, 0.0) * LEAST_GAP * decode_s
+    latest_s = np.maximum(e2e_s - behind_s, np.minimum(request_s + alone.total_s, e2e_s))
+    ttft_s = np.where(outputs > 1.0, np.minimum(ttft_s, latest_s), e2e_s)  # the first of one token is the last
     return ServedLoad(
         concurrency=clients,
         running=running,
@@ -127,7 +134,16 @@ def served_load(
         decode=decode,
         cycle=cycle,
         first=alone,
+        at_the_door_s=at_the_door_s,
     )
+
+
+def _at_the_door_s(setup: ServingSetup, request: Request, *, online: bool) -> Mapping[str, Numeric]:
+    """What a request takes through the server, or within the engine alone, by numbers of the host."""
+    host = setup.engine.host
+    if online:
+        return {"request_s": host.request_s, "token_s": host.token_s * request.input_tokens}
+    return {"admission_s": host.admission_s}
 
 
 def _tpot_s(e2e_s: Numeric, ttft_s: Numeric, output_tokens: Numeric) -> Numeric:
@@ -142,7 +158,7 @@ def _prompts_together(setup: ServingSetup, request: Request, running: Numeric) -
     B/O come in one decode pass on average, 1 at least where one comes, and no more than its tokens hold. A pass has a whole
     number of them, the one below that mean or the one above it; but where tokens are the limit, the last of them may be cut.
     """
-    most = setup.attention_replicas * np.maximum(setup.engine.schedule.chunk_tokens / request.input_tokens, 1.0)
+    most = _most_together(setup, request)
     outputs = np.asarray(request.output_tokens, dtype=float)
     least = np.minimum(setup.attention_replicas, running) if setup.engine.schedule.balances else 1.0
     mean = np.clip(running / np.maximum(outputs, 1.0), least, most)
@@ -154,16 +170,34 @@ def _prompts_together(setup: ServingSetup, request: Request, running: Numeric) -
     return ((1.0 - more, below), (more, above))
 
 
+def _most_together(setup: ServingSetup, request: Request, running: Numeric = np.inf) -> Numeric:
+    """Prompts that a pass holds, or all of them that there are; one that is longer than a pass counts as one."""
+    most: Numeric = setup.attention_replicas * np.maximum(setup.engine.schedule.chunk_tokens / request.input_tokens, 1.0)
+    together: Numeric = np.minimum(most, running)
+    return together
+
+
+def _further_s(setup: ServingSetup, request: Request, running: Numeric, decode: PassTime, full: PassTime) -> Numeric:
+    """What each prompt of a pass `full` of them adds to it."""
+    rest_s = decode.total_s if setup.engine.schedule.mixes else 0.0
+    return np.maximum(full.total_s - rest_s, 0.0) / _most_together(setup, request, running)
+
+
 def _passes(
     setup: ServingSetup, request: Request, running: Numeric, numbers: Sequence[tuple[Numeric, Numeric]]
 ) -> Iterator[ForwardPass]:
-    """A decode pass, one of a prompt alone; for each number of prompts one of them and, with engines that mix, one of both."""
-    decode = ForwardPass(sequences=running, context=request.mean_context)
+    """A decode pass, one of a prompt alone, one full of prompts; for each number of prompts one with so many.
+
+    Engines that mix decode beside all but the prompt alone; for each number they have a pass of prompts alone, too.
+    """
+    decode, mixes = ForwardPass(sequences=running, context=request.mean_context), setup.engine.schedule.mixes
+    full = {"prompts": _most_together(setup, request, running), "prompt_tokens": request.input_tokens}
     yield decode
     yield ForwardPass(prompts=1.0, prompt_tokens=request.input_tokens)
+    yield replace(decode, **full) if mixes else ForwardPass(**full)
     for _, together in numbers:
         yield ForwardPass(prompts=together, prompt_tokens=request.input_tokens)
-        if setup.engine.schedule.mixes:
+        if mixes:
             yield replace(decode, prompts=together, prompt_tokens=request.input_tokens)
 
 
@@ -172,14 +206,17 @@ def _added_by_a_prompt(
     request: Request,
     running: Numeric,
     numbers: Sequence[tuple[Numeric, Numeric]],
-    times: Sequence[PassTime],
+    *,
+    decode: PassTime,
+    shared: Sequence[PassTime],
 ) -> PassTime:
-    """p: what the passes that read prompts take beyond those that would run anyway, for each prompt; `times` of `_passes`.
+    """p: what the passes that read prompts take beyond those that would run anyway, for each prompt.
+
+    `shared` are the last of `_passes`.
 
     Where prompts ride in decode passes, weights are read once for both; a sequence has O - 1 of these for the B prompts of its
     life, and prompts that find none left have passes of their own.
     """
-    decode, _, *shared = times
     outputs = np.asarray(request.output_tokens, dtype=float)
     shares = [share for share, _ in numbers]
     passes = 1.0 / sum(share * together for share, together in numbers)
@@ -219,4 +256,5 @@ def static_batch(setup: ServingSetup, request: Request, batch: Numeric) -> Serve
         decode=decode,
         cycle=cycle,
         first=reading,
+        at_the_door_s={},
     )

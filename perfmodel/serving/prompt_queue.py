@@ -1,10 +1,23 @@
 """How long a prompt waits before its first token: behind prompts that come at random, in step with it, or all at once.
 
 Symbols: B sequences at once, O tokens of an answer, D a pass in which they decode, p what a prompt adds to it, g prompts that
-the tokens of one pass hold, r from the client to the engine.
+the tokens of one pass hold, r from the client to the engine, f and F density and share of a normal distribution.
 
-At random: half the running pass, and behind other prompts as in a queue of fixed service (M/D/1) that is busy for the share
-u = (B - 1)*p / (O*D + B*p): p*u / (2*(1 - u)). Where the next pass has been put together while one runs, that pass more.
+At random: half the running pass, the next one where it has been put together while one runs (w = 1/2 or 3/2 passes), and its
+own. Passes take x = (O*D + B*p) / (O + w) on average, m = B / (O + w) prompts come in each, and q is what one more prompt adds
+where some are read anyway. The greater of two times counts, of which the second leaves out how far passes differ:
+
+    D/2 + q*u / (2*(1 - u)) + p + D,   u = (B - 1)*q / (O*D + B*q)      one behind the other: a queue of fixed service, M/D/1
+    x/2 + max(m, 1)*p + (1 + m - max(m, 1))*q + D                       beside those that came meanwhile, all read in one pass
+
+Passes hold g prompts and no more, G = g*(O + w) of them in the life of a request. Where B prompts are about as many, they queue
+for places as well: as each answer ends in a pass with the odds 1/(O + w), and g prompts are read in it, the number Q that waits
+is a normal one of mean B - G and variance v = G/2, of which what is below 0 is cut off,
+
+    Q = (B - G + sqrt(v) * f(z)/F(z)) * min(B/G, 1)^2,   z = (B - G) / sqrt(v)
+
+(M/D/1 where few come, and g = 1), behind full passes of g*p + D. Where they are more, B/g passes are a life, in O - 1 of which
+a sequence decodes, so that by Little's law no first token comes before (O*D + B*p) * (1 - (O - 1)/max(O, B/g)).
 
 Answers of one length end in the order in which they began. Where prompts ride in decode passes, the B prompts of a round fill
 k = ceil(B/g) passes one behind the other, and B/k answers begin in each: so B/k end in each of k passes in a row, their clients
@@ -25,9 +38,11 @@ from typing import Final
 import numpy as np
 
 from perfmodel.light_dataclass import dataclass
+from perfmodel.spec.evidence.spread import share_below
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.serving.engine import EngineSchedule
 
+FAR_BELOW: Final = -5.0  # deviations
 MOST_BUSY: Final = 0.95  # of the time on prompts, for the wait of an open queue, which has no end at 1: a guard, not a fit
 
 
@@ -35,8 +50,9 @@ MOST_BUSY: Final = 0.95  # of the time on prompts, for the wait of an open queue
 class PromptQueue:
     """The prompts of B clients, and how the engine reads them; all numbers broadcast.
 
-    `alone_s` is a pass of one prompt and nothing else, `together` how many prompts the tokens of a pass hold (g, below 1 where
-    a prompt takes several), `length_spread` by what share of O answers differ (s).
+    `alone_s` is a pass of one prompt and nothing else, `further_s` what one more adds to a pass of some (q), `together` how
+    many prompts the tokens of a pass hold (g, below 1 where a prompt takes several), `length_spread` by what share of O answers
+    differ (s).
     """
 
     schedule: EngineSchedule
@@ -45,6 +61,7 @@ class PromptQueue:
     together: Numeric
     alone_s: Numeric
     prompt_s: Numeric
+    further_s: Numeric
     decode_s: Numeric
     length_spread: float
     waves: float
@@ -60,7 +77,8 @@ class PromptQueue:
         if not self.schedule.mixes:
             wait_s = self._wait_s(self.decode_s / 2.0, self.decode_s)
             return np.where(self.looked_at < self.running, wait_s, 0.0) + self._read_s(self.looked_at)
-        return np.where(self.ends_within < 1.0, self.in_step_s(request_s), self.at_random_s)
+        found_s = np.where(self.ends_within < 1.0, self.in_step_s(request_s), self.at_random_s)
+        return np.maximum(found_s, self.life_s * (1.0 - (self.output_tokens - 1.0) / self.passes()))
 
     def _wait_s(self, running_s: Numeric, next_s: Numeric) -> Numeric:
         """For what is left of the running pass, and for the next one where it is fixed by then."""
@@ -87,12 +105,50 @@ class PromptQueue:
         return scatter * self.output_tokens
 
     @property
+    def life_s(self) -> Numeric:
+        """O*D + B*p: of a request, from where it comes to the GPUs to where its answer ends."""
+        return self.output_tokens * self.decode_s + self.running * self.prompt_s
+
+    def passes(self, waits: float = 0.0) -> Numeric:
+        """In a life: one for each token and `waits` before the first, or as many as hold B prompts where those are more."""
+        return np.maximum(self.output_tokens + waits, self.running / self.together)
+
+    @property
+    def waits(self) -> float:
+        """Passes that a prompt at random waits for before its own: half the running one, and the next where that is fixed."""
+        return 1.5 if self.schedule.overlaps else 0.5
+
+    @property
     def at_random_s(self) -> Numeric:
         """Of a prompt that comes at any time and rides in a decode pass, or in 1/g of them."""
-        life_s = self.output_tokens * self.decode_s + self.running * self.prompt_s
-        share = np.minimum((self.running - 1.0) * self.prompt_s / life_s, MOST_BUSY)
-        wait_s = self._wait_s(self.decode_s / 2.0, life_s / self.output_tokens) + self.prompt_s * share / (2.0 * (1.0 - share))
-        return wait_s + np.maximum(self.alone_s, self.prompt_s + self.decode_s * np.maximum(1.0 / self.together, 1.0))
+        passes = self.passes(self.waits)
+        mean, pass_s = self.running / passes, self.life_s / passes
+        read = np.maximum(mean, 1.0)
+        more = np.maximum(np.minimum(1.0 + mean, np.maximum(self.together, 1.0)) - read, 0.0)
+        beside_s = pass_s / 2.0 + self.for_a_place_s + read * self.prompt_s + more * self.further_s
+        behind_s = self.decode_s / 2.0 + self.behind_others_s + self.prompt_s
+        decode_s = self.decode_s * np.maximum(1.0 / self.together, 1.0)
+        found_s = np.maximum(np.maximum(behind_s, beside_s) + decode_s, self.decode_s / 2.0 + self.alone_s)
+        return self._wait_s(found_s, pass_s)
+
+    @property
+    def behind_others_s(self) -> Numeric:
+        """q*u / (2*(1 - u)): until the prompts before it are read, where each takes q."""
+        life_s = self.life_s - self.running * (self.prompt_s - self.further_s)
+        share = np.minimum((self.running - 1.0) * self.further_s / life_s, MOST_BUSY)
+        behind_s: Numeric = self.further_s * share / (2.0 * (1.0 - share))
+        return behind_s
+
+    @property
+    def for_a_place_s(self) -> Numeric:
+        """Full passes until Q prompts that wait have found a place; they come as answers end, (B - Q)/(O + w) in a pass."""
+        life = self.output_tokens + self.waits
+        places = self.together * life
+        deviation, taken = np.sqrt(places / 2.0), np.minimum(self.running / places, 1.0)
+        waiting = deviation * above_zero((self.running - places) / deviation) * taken**2
+        decoding = np.minimum(places / self.running, 1.0)  # of all at once: the others wait
+        passes: Numeric = waiting * life / (self.running - waiting)
+        return passes * (self.together * self.prompt_s + decoding * self.decode_s)
 
     def in_step_s(self, request_s: Numeric) -> Numeric:
         """Of prompts that come group by group, one in each of k passes; before the first group only sequences decode.
@@ -118,3 +174,17 @@ class PromptQueue:
         passes = np.maximum(self.running / self.together, 1.0)
         beside = (passes - 1.0 / passes) / 6.0 * self.decode_s if self.schedule.mixes else 0.0
         return self._read_s(self.running) + beside
+
+
+def above_zero(middle: Numeric) -> Numeric:
+    """z + f(z)/F(z), the mean of what is above 0 of a normal distribution around z of deviation 1; f its density, F its share.
+
+    Far below 0, where F is lost to rounding, f/F is a continued fraction, x + 1/(x + 2/(x + 3/x)) of x = -z.
+
+    >>> [round(float(above_zero(z)), 4) for z in (-100.0, -5.0, 0.0, 3.0)]
+    [0.01, 0.1865, 0.7979, 3.0044]
+    """
+    near, below = np.maximum(middle, FAR_BELOW), np.maximum(np.negative(middle), -FAR_BELOW)
+    density = np.exp(-(near**2) / 2.0) / np.sqrt(2.0 * np.pi)
+    far = 1.0 / (below + 2.0 / (below + 3.0 / below))
+    return np.where(np.asarray(middle) < FAR_BELOW, far, near + density / share_below(near))

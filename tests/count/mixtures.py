@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Final
 
+from perfmodel.count.operators import Operator
+from perfmodel.count.roles import Role
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.models.layer_parts import Mixture
@@ -48,3 +51,20 @@ def layout_of(**settings: Any) -> Layout:
 def mixture_setup(model: TransformerModel, layout: Layout, stack: SoftwareStack = STACK, cluster: str = "gb200-nvl72") -> Setup:
     """What a layout of a mixture is counted and timed for."""
     return Setup(model=model, cluster=cluster_preset(cluster), stack=stack, layout=layout)
+
+
+def of_role(operators: Iterable[Operator], *roles: Role) -> list[Operator]:
+    """Keep the operators of some roles."""
+    return [op for op in operators if op.role in roles]
+
+
+PUBLISHED: Final = layout_of(  # of DeepSeek-V3, arXiv:2603.07685
+    tensor_parallel=1,
+    pipeline_parallel=4,
+    virtual_pipeline=4,
+    expert_parallel=64,
+    data_parallel=64,
+    global_batch_size=4096,
+    sequence_length=4096,
+    pipeline_layout="Et*4|(tttt|)*14tmL",
+)

@@ -5,7 +5,6 @@ Symbols: T tokens of a rank between linears, k experts a token meets, E experts,
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +24,7 @@ from perfmodel.count.roles import Role
 from perfmodel.errors import InputError
 from perfmodel.spec.layout import expert_data_parallel_group, expert_parallel_group
 from perfmodel.spec.refusals import check_setup
-from tests.count.mixtures import DEEPSEEK, SMALL, STACK, layout_of, mixture_setup
+from tests.count.mixtures import DEEPSEEK, PUBLISHED, SMALL, STACK, layout_of, mixture_setup, of_role
 from tests.stacks import stack_with
 
 WIDTH, EXPERTS, CHOSEN, FFN = 64, 8, 2, 32
@@ -34,11 +33,6 @@ WIDTH, EXPERTS, CHOSEN, FFN = 64, 8, 2, 32
 def work_of(**settings: object) -> Iteration:
     """Count an iteration of the small mixture."""
     return iteration(mixture_setup(SMALL, layout_of(**settings)))
-
-
-def of_role(operators: Iterable[Operator], *roles: Role) -> list[Operator]:
-    """Keep the operators of some roles."""
-    return [op for op in operators if op.role in roles]
 
 
 def forward(work: Iteration) -> tuple[Operator, ...]:
@@ -256,10 +250,6 @@ def test_layers_that_predict_further_come_with_a_head_of_their_own() -> None:
     assert (float(with_it), float(without)) == pytest.approx((260.0, 249.7), rel=0.001)
 
 
-NVIDIA = {"tensor_parallel": 1, "pipeline_parallel": 4, "virtual_pipeline": 4, "expert_parallel": 64, "data_parallel": 64}
-PUBLISHED = layout_of(**NVIDIA, global_batch_size=4096, sequence_length=4096, pipeline_layout="Et*4|(tttt|)*14tmL")
-
-
 def test_memory_of_deepseek_is_what_nvidia_prints() -> None:
     """arXiv:2603.07685, table 3: 32.1 GB of optimizer states over the stages' mean, 131.0 GB of activations on the first.
 
@@ -281,34 +271,6 @@ def test_layers_in_flight_on_the_first_stage_are_those_of_the_published_account(
     (outputs,) = [op for op in of_role(work.layers["experts"].plain.forward, Role.EXPERT_OUTPUT) if isinstance(op, MemoryBound)]
     held = in_flight(work.layout, first) * first.held.every["experts"] * outputs.saved_bytes
     assert float(held) == pytest.approx(26.3e9, rel=0.12)
-
-
-@pytest.mark.parametrize(
-    ("module", "role"), [("moe_act", Role.EXPERT_OUTPUT), ("mla_up_proj", Role.CORE), ("shared_experts", Role.SHARED_EXPERT)]
-)
-def test_a_module_that_runs_again_keeps_not_what_it_gives(module: str, role: Role) -> None:
-    """Its results are formed again: activations shrink by what the operators behind it kept."""
-    plain = iteration(mixture_setup(DEEPSEEK, PUBLISHED))
-    again = iteration(mixture_setup(DEEPSEEK, replace(PUBLISHED, recompute="selective", recompute_modules=(module,))))
-    freed = again.layers["experts"].freed_bytes
-    kept = [
-        op.saved_bytes for op in plain.layers["experts"].plain.forward if op.role is role and not isinstance(op, Collective)
-    ]
-    assert float(freed) == sum(float(each) for each in kept) > 0
-
-
-def test_running_a_whole_mixture_again_sends_its_tokens_again() -> None:
-    """`moe` repeats dispatch and combine, and keeps the router's input."""
-    layout = layout_of(expert_parallel=8, recompute="selective", recompute_modules=("moe",))
-    (blocks,) = iteration(mixture_setup(SMALL, layout)).layers.values()
-    assert len(of_role(blocks.again.operators, Role.DISPATCH, Role.COMBINE)) == 6
-    (router,) = [op for op in of_role(blocks.plain.forward, Role.ROUTER) if isinstance(op, Matmul)]
-    kept = sum(
-        float(op.saved_bytes)
-        for op in blocks.plain.forward[blocks.plain.forward.index(router) :]
-        if not isinstance(op, Collective)
-    )
-    assert float(blocks.freed_bytes) == kept - float(router.saved_bytes)
 
 
 @pytest.mark.parametrize(("stages", "virtual", "share"), [(1, 1, 1 - 1 / 32), (4, 1, 1 - 2.5 / 32), (4, 2, 1 - 8 / 64)])
@@ -356,37 +318,6 @@ def test_a_capacity_holds_whatever_the_load() -> None:
         for load in (1.0, 3.0)
     }
     assert rows == {1.25 * 128 * CHOSEN * 8 / EXPERTS}
-
-
-def test_a_function_that_runs_again_is_a_kernel_of_its_own() -> None:
-    """Where fused products would take it in, running it again costs its traffic."""
-    fused = stack_with(STACK, {"experts.products": "fused"})
-    layout = layout_of(expert_parallel=2, recompute="selective", recompute_modules=("moe_act",))
-    (blocks,) = iteration(mixture_setup(SMALL, layout, fused)).layers.values()
-    functions = [op for op in of_role(blocks.again.operators, Role.EXPERT_ACTIVATION) if isinstance(op, MemoryBound)]
-    assert all(float(op.moved_bytes) > 0 for op in functions)
-
-
-@pytest.mark.parametrize("attention", [True, False])
-def test_the_attention_core_as_a_module_is_what_selective_recompute_runs_again(attention: bool) -> None:
-    """Scores, softmax and what context-parallel ranks exchange for them, fused or not (Korthikanti et al., section 5)."""
-    stack = stack_with(STACK, {"fusion.attention": attention})
-    layout = layout_of(context_parallel=2, recompute="selective")
-    whole, module = (
-        iteration(replace(mixture_setup(SMALL, replace(layout, recompute_modules=modules)), stack=stack)).layers
-        for modules in ((), ("core_attn",))
-    )
-    for kind, blocks in whole.items():
-        assert module[kind].again.backward == blocks.again.backward != blocks.plain.backward
-
-
-@pytest.mark.parametrize("module", ["mla_up_proj", "mlp"])
-def test_a_module_that_no_layer_has_frees_nothing(module: str) -> None:
-    """Up-projections of latent attention, dense MLPs: a mixture without them keeps what it keeps."""
-    layout = layout_of(recompute="selective", recompute_modules=(module,))
-    (blocks,) = iteration(mixture_setup(SMALL, layout)).layers.values()
-    assert float(blocks.freed_bytes) == 0.0
-    assert blocks.again.operators == blocks.plain.operators
 
 
 @pytest.mark.parametrize(

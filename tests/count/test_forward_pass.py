@@ -308,6 +308,12 @@ def test_the_busiest_replica_reads_a_prompt_as_a_whole() -> None:
         assert (float(shared.prompts), float(shared.sequences)) == (own, 10)
 
 
+def test_the_busiest_replica_has_a_sequence_as_a_whole() -> None:
+    """Of fewer than replicas one each, whose cache one of eight GPUs reads alone; of more an even share."""
+    for sequences, own in ((0.0, 0.0), (1.0, 1.0), (5.0, 1.0), (8.0, 1.0), (20.0, 2.5)):
+        assert float(ForwardPass(sequences=sequences, context=9.0).shared_by(8).sequences) == own
+
+
 def test_the_busiest_rank_of_experts_sets_the_pace() -> None:
     """More experts are met, and more rows by each, than on average; none differ where all ranks have every expert."""
     spread, whole = (
@@ -319,7 +325,7 @@ def test_the_busiest_rank_of_experts_sets_the_pace() -> None:
             [each for each in products(one, ForwardPass(sequences=rows)) if each.role in EXPERT_PRODUCTS]
             for one in (spread, even)
         )
-        load = busiest_load(ranks=4, experts=128, copies=8 * rows, scatter=spread.engine.expert_scatter or 0.0)
+        load = busiest_load(ranks=4, experts=128, per_token=8, tokens=rows, scatter=spread.engine.expert_scatter or 0.0)
         assert float(busy[0].batch * busy[0].rows) == pytest.approx(float(load * mean[0].batch * mean[0].rows))
         assert float(busy[0].batch) > 0.999 * float(mean[0].batch)
     one, other = (

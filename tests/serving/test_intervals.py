@@ -10,10 +10,10 @@ import pytest
 from perfmodel.count.serving.forward_pass import ForwardPass
 from perfmodel.exchange.questions.serving.served_models import serving_setup
 from perfmodel.serving.intervals import part_spreads, value_uncertainty
-from perfmodel.serving.law import served_load
+from perfmodel.serving.law import served_load, static_batch
 from perfmodel.spec.evidence.run_evidence import Discrepancy
 from perfmodel.spec.evidence.spread import with_numbers
-from perfmodel.spec.serving.loads import E2E
+from perfmodel.spec.serving.loads import E2E, TOKENS, TTFT
 from perfmodel.spec.serving.setup import Request, ServingSetup
 from perfmodel.timing.serving.forward_pass import pass_time
 
@@ -91,8 +91,49 @@ def test_experts_are_as_sure_as_their_own_numbers() -> None:
     mixture = serving_setup("qwen3-30b-a3b", gpu="h100-sxm-80gb", engine="vllm", precision="fp8")
     load = served_load(mixture, Request(input_tokens=4000, output_tokens=100), 256.0)
     known = value_uncertainty(mixture, load, load.e2e_s, E2E, NO_DISCREPANCY)
-    share = float(load.cycle.expert_compute_s / load.cycle.total_s) * (1.0 - mixture.engine.host.request_s / float(load.e2e_s))
+    door_s = float(mixture.engine.host.request_s + 4000 * mixture.engine.host.token_s)
+    share = float(load.cycle.expert_compute_s / load.cycle.total_s) * (1.0 - door_s / float(load.e2e_s))
     spread = 0.4
     half_s = float(load.e2e_s) * share * (spread + spread / (1.0 + spread)) / 2.0
     assert share > 0.1
     assert float(known.half_widths_s["serving.expert_products.fp8.computing"]) == pytest.approx(half_s)
+
+
+def half_width(spread: float) -> float:
+    """Of a number that is as uncertain as its spread says, over its value."""
+    return (spread + spread / (1.0 + spread)) / 2.0
+
+
+@pytest.mark.parametrize("metric", [TTFT, E2E])
+def test_a_prompt_at_the_door_is_as_sure_as_a_request_and_its_tokens(metric: str) -> None:
+    """Each of both numbers moves a latency by the seconds that follow from it."""
+    server, request = setup("bf16"), Request(input_tokens=8000, output_tokens=100)
+    load, host = served_load(server, request, 4.0), server.engine.host
+    known = value_uncertainty(server, load, getattr(load, metric), metric, NO_DISCREPANCY)
+    for name, seconds in (("request_s", host.request_s), ("token_s", 8000 * host.token_s)):
+        expected = float(seconds) * half_width(float(host.spread[name]))
+        assert float(known.half_widths_s[f"engine.host.{name}"]) == pytest.approx(expected), name
+
+
+def test_a_rate_is_as_unsure_as_the_latency_that_it_is_the_inverse_of() -> None:
+    """Of a closed loop that nothing of the cache holds up: clients over end-to-end latency."""
+    server = setup("bf16")
+    load = served_load(server, Request(input_tokens=8000, output_tokens=100), 4.0)
+    rate = value_uncertainty(server, load, load.tokens_per_s, TOKENS, NO_DISCREPANCY)
+    latency = value_uncertainty(server, load, load.e2e_s, E2E, NO_DISCREPANCY)
+    for path, half_s in latency.half_widths_s.items():
+        if not path.startswith("engine.memory"):
+            shares = float(half_s) / float(load.e2e_s), float(rate.half_widths_s[path]) / float(load.tokens_per_s)
+            assert shares[0] == pytest.approx(shares[1]), path
+
+
+def test_what_no_server_takes_is_not_counted() -> None:
+    """Within the engine a request is admitted; a batch that starts as one has no door."""
+    server, request = setup("bf16"), Request(input_tokens=8000, output_tokens=100)
+    for load, names in (
+        (served_load(server, request, 4.0, online=False), {"admission_s"}),
+        (static_batch(server, request, 4.0), set()),
+    ):
+        known = value_uncertainty(server, load, load.e2e_s, E2E, NO_DISCREPANCY)
+        doors = {path.rpartition(".")[2] for path in known.half_widths_s} & {"request_s", "token_s", "admission_s"}
+        assert doors == names

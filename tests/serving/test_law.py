@@ -195,6 +195,24 @@ def test_the_first_of_one_token_is_the_last() -> None:
     assert load.tokens_per_s == pytest.approx(load.concurrency / load.e2e_s)
 
 
+@pytest.mark.parametrize("engine", ["vllm", "trtllm", "vllm-2025"])
+def test_no_token_takes_longer_than_a_pass_full_of_prompts(engine: str) -> None:
+    """Long prompts of many clients and short answers: they wait for their first token, and then as long as any pass takes."""
+    setup, request = llama(engine), Request(input_tokens=8000, output_tokens=10)
+    load = served_load(setup, request, np.array([16.0, 64.0, 256.0]))
+    tokens = float(setup.engine.schedule.chunk_tokens / 8000)
+    full = pass_time(setup, ForwardPass(sequences=load.running, context=8005.0, prompts=tokens, prompt_tokens=8000.0))
+    assert np.all(load.tpot_s <= full.total_s)
+    assert np.all(np.diff(load.ttft_s) > 0)
+
+
+def test_the_second_of_two_tokens_comes_behind_the_first() -> None:
+    """By half a decode pass at least, whatever was waited for; the first no sooner than to a client alone."""
+    load, alone = (served_load(llama(), Request(input_tokens=2048, output_tokens=2), n) for n in (np.arange(2.0, 40.0), 1.0))
+    assert np.all(load.tpot_s >= 0.5 * load.decode.total_s * (1 - 1e-9))
+    assert np.all(load.ttft_s >= alone.ttft_s)
+
+
 def test_passes_have_whole_numbers_of_prompts() -> None:
     """B/O = 2.5: half of the passes read 2 prompts and half 3, beside a decode pass each; 3 of whole passes where B/O is 3."""
     setup = llama()

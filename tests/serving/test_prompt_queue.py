@@ -12,6 +12,7 @@ import pytest
 from perfmodel.exchange.questions.serving.served_models import engine_preset
 from perfmodel.light_dataclass import replace
 from perfmodel.serving.prompt_queue import PromptQueue
+from perfmodel.spec.fields import Numeric
 from perfmodel.spec.serving.engine import EngineSchedule
 
 PROMPT_S, DECODE_S, REQUEST_S = 0.1, 0.02, 0.005
@@ -22,9 +23,10 @@ def schedule(**settings: Any) -> EngineSchedule:
     return replace(engine_preset("vllm").schedule, **({"overlaps": False} | settings))
 
 
-def queue(clients: float, together: float, plan: EngineSchedule, **numbers: Any) -> PromptQueue:
+def queue(clients: Numeric, together: float, plan: EngineSchedule, **numbers: Any) -> PromptQueue:
     """Prompts of 0.1 s, decode passes of 20 ms, answers of 200 tokens of one length."""
-    plain: dict[str, Any] = {"alone_s": PROMPT_S, "prompt_s": PROMPT_S, "decode_s": DECODE_S, "output_tokens": 200.0}
+    plain: dict[str, Any] = {"alone_s": PROMPT_S, "prompt_s": PROMPT_S, "further_s": PROMPT_S}
+    plain |= {"decode_s": DECODE_S, "output_tokens": 200.0}
     plain |= {"length_spread": 0.0, "waves": 10.0}
     return PromptQueue(schedule=plan, running=clients, together=together, **(plain | numbers))
 
@@ -37,8 +39,12 @@ def simulated_s(
     rounds: int,
     decode_s: Callable[[int], float],
     outputs: Callable[[], int],
+    prompts_s: Callable[[int], float] = lambda reads: reads * PROMPT_S,
 ) -> np.ndarray:
-    """First tokens of `rounds` requests a client, in order, pass by pass; clients ask again REQUEST_S after their last."""
+    """First tokens of `rounds` requests a client, in order, pass by pass; clients ask again REQUEST_S after their last.
+
+    Answers of `outputs` have two tokens at least.
+    """
     now = seen = 0.0
     asked = [(0.0, 0.0)] * clients  # when the engine has a request, when its client sent it
     waiting: deque[float] = deque()
@@ -54,7 +60,7 @@ def simulated_s(
         if not reads and not decodes:
             now = seen = min(at for at, _ in asked)
             continue
-        now += reads * PROMPT_S + (decode_s(decodes) if decodes else 0.0)
+        now += prompts_s(reads) + (decode_s(decodes) if decodes else 0.0)
         if decodes:
             left = [each - 1 for each in left]
             asked += [(now + REQUEST_S, now)] * left.count(0)
@@ -98,9 +104,86 @@ def test_prompts_of_their_own_passes_wait_for_all_that_end_with_them(overlaps: b
 def test_answers_of_any_length_bring_prompts_at_random(mixes: bool, overlaps: bool, clients: int) -> None:
     """Half a pass and the queue, on average over many rounds."""
     plan, random = schedule(mixes=mixes, overlaps=overlaps), np.random.default_rng(0)
-    every = simulated_s(clients, 4, plan, rounds=40, decode_s=lambda _: DECODE_S, outputs=lambda: int(random.integers(1, 400)))
+    every = simulated_s(clients, 4, plan, rounds=40, decode_s=lambda _: DECODE_S, outputs=lambda: int(random.integers(2, 400)))
     steady = queue(clients, 4, plan, length_spread=1.0, waves=np.inf)
     assert every[20 * clients :].mean() == pytest.approx(float(REQUEST_S + steady.first_token_s(REQUEST_S)), rel=0.25)
+
+
+@pytest.mark.parametrize("spread", [0.0, 1.0])
+@pytest.mark.parametrize("overlaps", [False, True])
+@pytest.mark.parametrize(("clients", "together", "tokens"), [(48, 1, 5), (200, 4, 20), (200, 1, 100), (200, 4, 2)])
+def test_more_prompts_than_passes_hold_wait_as_littles_law_says(
+    spread: float, overlaps: bool, clients: int, together: int, tokens: int
+) -> None:
+    """Of a life of B/g passes all but those of its other tokens, however its answers end; forecasts once gave two passes."""
+    plan, random = schedule(overlaps=overlaps), np.random.default_rng(0)
+    outputs = {0.0: lambda: tokens, 1.0: lambda: int(random.integers(2, max(2 * tokens - 1, 3)))}[spread]
+    every = simulated_s(
+        clients, together, plan, rounds=40, decode_s=lambda running: DECODE_S * running / clients, outputs=outputs
+    )
+    law = queue(clients, together, plan, output_tokens=float(tokens), length_spread=spread, waves=np.inf)
+    found = float(REQUEST_S + law.first_token_s(REQUEST_S))
+    assert found == pytest.approx(every[15 * clients :].mean(), rel=0.01 if not spread else 0.05)
+
+
+@pytest.mark.parametrize("overlaps", [False, True])
+@pytest.mark.parametrize(("clients", "together"), [(48, 1), (200, 1), (200, 4)])
+@pytest.mark.parametrize("share", [0.5, 0.8, 0.9, 1.0, 1.1])
+def test_prompts_about_as_many_as_places_queue_for_them(overlaps: bool, clients: int, together: int, share: float) -> None:
+    """Answers so short that B prompts take a share of the places of a life; a law of work alone was up to nine times off."""
+    plan, random, tokens = schedule(overlaps=overlaps), np.random.default_rng(0), round(clients / together / share)
+    every = simulated_s(
+        clients,
+        together,
+        plan,
+        rounds=60,
+        decode_s=lambda running: DECODE_S * running / clients,
+        outputs=lambda: int(random.integers(2, 2 * tokens - 1)),
+    )
+    law = queue(clients, together, plan, output_tokens=float(tokens), length_spread=1.0, waves=np.inf)
+    found = float(REQUEST_S + law.first_token_s(REQUEST_S))
+    assert found == pytest.approx(every[30 * clients :].mean(), rel=0.25)
+
+
+@pytest.mark.parametrize("overlaps", [False, True])
+@pytest.mark.parametrize(("first_s", "each_s"), [(0.0, 0.02), (0.05, 0.01), (0.05, 0.002), (0.01, 0.01)])
+@pytest.mark.parametrize(("clients", "together"), [(4, 8), (16, 8), (96, 8), (200, 8), (200, 64)])
+def test_prompts_that_come_meanwhile_share_a_pass(
+    overlaps: bool, first_s: float, each_s: float, clients: int, together: int
+) -> None:
+    """Passes that read cost something once, and something a prompt: each waits for the running one and for all in its own."""
+    plan, random, tokens = schedule(overlaps=overlaps), np.random.default_rng(0), 50
+    every = simulated_s(
+        clients,
+        together,
+        plan,
+        rounds=60,
+        decode_s=lambda _: DECODE_S,
+        outputs=lambda: int(random.integers(2, 2 * tokens - 1)),
+        prompts_s=lambda reads: (first_s if reads else 0.0) + reads * each_s,
+    )
+    mean, most = max(clients / tokens, 1.0), min(together, clients)
+    prompt_s, further_s, alone_s = first_s / mean + each_s, first_s / most + each_s, first_s + each_s
+    times = {"prompt_s": prompt_s, "further_s": further_s, "alone_s": alone_s, "output_tokens": float(tokens)}
+    law = queue(clients, most, plan, length_spread=1.0, waves=np.inf, **times)
+    found = float(REQUEST_S + law.first_token_s(REQUEST_S))
+    assert found == pytest.approx(every[20 * clients :].mean(), rel=0.25)
+
+
+def test_those_that_come_meanwhile_cost_what_one_more_prompt_adds() -> None:
+    """Of 8 in a life of 7.5 + 0.5 passes of a second one comes in each: half a pass, a prompt, one more, and decoding."""
+    law = queue(8, 100, schedule(), length_spread=1.0, waves=np.inf, output_tokens=7.5, decode_s=1.0, further_s=0.04)
+    pass_s = (7.5 * 1.0 + 8 * PROMPT_S) / 8.0
+    assert law.first_token_s(0.0) == pytest.approx(pass_s / 2 + PROMPT_S + 0.04 + 1.0, abs=1e-3)
+
+
+def test_first_tokens_of_more_clients_come_no_sooner() -> None:
+    """Where prompts come at random, from few places taken to many more than there are."""
+    clients = np.arange(2.0, 3000.0)
+    for overlaps in (False, True):
+        for together in (0.5, 1.0, 4.0):
+            law = queue(clients, together, schedule(overlaps=overlaps), output_tokens=100.0, length_spread=1.0, waves=np.inf)
+            assert np.all(np.diff(law.first_token_s(0.0)) >= 0)
 
 
 def test_one_client_waits_for_nobody() -> None:

@@ -21,6 +21,8 @@ from typing import Final
 
 import torch
 
+from perfmodel.benchmarks.measure.core_distance import distance_text, moved
+from perfmodel.benchmarks.measure.kernels.core_exchange import core_exchange
 from perfmodel.benchmarks.measure.machine import Nvml, provenance, warnings
 from perfmodel.benchmarks.measure.neighbours import OTHERS, CoreTimes, core_use, others_on_gpus
 from perfmodel.benchmarks.measure.steps.marked_steps import MarkedStep, StepProfile, step_profile
@@ -70,6 +72,8 @@ class PassMeasurement:
         self.prompts = batch(seed=SEED, iteration=0, **sizes)[0].to(groups.device)
         self.last = self.prompts[:, -1]
         self.taken_away_per_s = 0.0
+        self.exchange = core_exchange(groups.device.type)
+        self.distances_s: list[float] = []  # of the cores of several ranks, before, between and behind timed and marked rounds
 
     def prefill(self) -> None:
         """Read all prompts anew."""
@@ -90,11 +94,18 @@ class PassMeasurement:
         """Times [s] of prefill and of decode passes, the slowest rank's."""
         rounds = [self._timed_round()]  # warms up
         number = max(round(seconds / sum(rounds[0])), FEWEST_OF_LONG if rounds[0][0] > seconds / FEWEST else FEWEST)
+        self._look()
         before = times_taken_away()
         rounds = [self._timed_round() for _ in range(min(number, MOST))]
         taken = (times_taken_away() - before) / sum(map(sum, rounds))
         self.taken_away_per_s = max(gathered(taken, self.groups))
+        self._look()
         return [each[0] for each in rounds], [each for of_round in rounds for each in of_round[1:]]
+
+    def _look(self) -> None:
+        """How far the cores of the ranks are from each other now."""
+        if self.exchange:
+            self.distances_s.append(self.exchange.distance_s())
 
     def _timed_round(self) -> list[float]:
         own: list[float] = []
@@ -106,6 +117,7 @@ class PassMeasurement:
         found: list[MarkedStep] = []
         for _ in range(PROFILED):
             self.round_of(lambda work: found.append(self._marked(work)))
+        self._look()
         each = self.load.output_tokens
         prefill = found[::each]
         return step_profile(prefill), step_profile([step for place, step in enumerate(found) if place % each])
@@ -165,8 +177,9 @@ def measured(run: Run, layout: Layout, groups: Groups, load: ServedLoad, *, seco
             *warnings(before, after),
             *doubts(max(prefill.spread, decode.spread), taken),
             *who_else(groups, cores, on_gpus),
+            *moved(work.distances_s),
         ],
-        provenance=provenance(groups.device.type, command) | {OTHERS: f"{cores.others:.2f}"},
+        provenance=provenance(groups.device.type, command) | {OTHERS: f"{cores.others:.2f}"} | distance_text(work.distances_s),
     )
 
 

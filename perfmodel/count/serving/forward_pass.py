@@ -72,14 +72,16 @@ class ForwardPass:
     def shared_by(self, replicas: Numeric) -> ForwardPass:
         """What the busiest of several replicas of attention has of it, which the others wait for.
 
-        Sequences are many, and dealt out evenly; of fewer prompts than replicas, or parts of one, it has one as a whole.
+        They are dealt out evenly; of fewer prompts or sequences than replicas, or parts of one, it has one as a whole.
 
         >>> ForwardPass(sequences=64, prompts=1.5, prompt_tokens=1000).shared_by(8).rows.item()
         1008.0
         """
-        whole = np.minimum(np.asarray(self.prompts, dtype=float), 1.0)
-        prompts = np.maximum(self.prompts / replicas, whole)
-        return replace(self, sequences=self.sequences / replicas, prompts=prompts)
+        prompts, sequences = (
+            np.maximum(each / replicas, np.minimum(np.asarray(each, dtype=float), 1.0))
+            for each in (self.prompts, self.sequences)
+        )
+        return replace(self, sequences=sequences, prompts=prompts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,7 +239,8 @@ class _PassOperators:
         return busiest_load(
             ranks=setup.expert_parallel,
             experts=mixture.experts,
-            copies=self.tokens.rows * mixture.experts_per_token,
+            per_token=mixture.experts_per_token,
+            tokens=self.tokens.rows,
             scatter=setup.engine.expert_scatter,
         )
 

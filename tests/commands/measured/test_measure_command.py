@@ -127,6 +127,7 @@ def check_that_it_serves(run: Any, small: Path, profile: Path) -> None:
     done = run("measure", small, *load, "--device", "cpu", "--seconds", "0.2", "-o", record)
     assert done.code == 0, done.err
     assert "2 prompts of 16 tokens" in done.out
+    assert 1.0 < float(json.loads(record.read_text())["provenance"]["cores_apart_us"]) < 1e5  # as in records of steps
     compared = run("compare", small, record, "--set", f"cluster={profile}", "--json")
     assert compared.code == 0, compared.err
     document = json.loads(compared.out)
