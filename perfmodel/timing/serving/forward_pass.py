@@ -25,7 +25,7 @@ from perfmodel.timing.attention import fused_attention_time_s
 from perfmodel.timing.collectives import collective_time_s
 from perfmodel.timing.kernel_times import stacked
 from perfmodel.timing.kernels import matmul_bytes, matmul_time_s, plain_matmul_time_s
-from perfmodel.timing.serving.launches import is_eager, python_calls
+from perfmodel.timing.serving.launches import is_eager, python_s
 
 SIMILAR: Final = 2.0**0.5  # times reading: beyond it, computing is what takes the time
 PARTS: Final = ("weights_s", "compute_s", "cache_s", "kernels_s", "messages_s", "host_s")
@@ -123,7 +123,7 @@ def _pass_time(
     sums: dict[str, Numeric] = dict.fromkeys((*PARTS, *OF_EXPERTS.values()), 0.0)
     kernels: Numeric = 0.0
     operators: Numeric = 0.0
-    calls: Numeric = 0.0
+    called_s: Numeric = 0.0
     sent_s: dict[Hashable, Numeric] = {}  # layers of all kinds send the same
     start_s = early_start_s(setup, tokens)
     for operator in every:
@@ -141,9 +141,9 @@ def _pass_time(
             sums[part] = sums[part] + operator.repeats * np.maximum(operator_time_s(operator, setup) - starts_s, 0.0)
         kernels = kernels + operator.repeats * getattr(operator, "kernels", 1)
         operators = operators + operator.repeats
-        calls = calls + operator.repeats * python_calls(operator, setup.engine.host)
+        called_s = called_s + operator.repeats * python_s(operator, setup.engine.host)
     engine, own = setup.engine.host, tokens.shared_by(setup.attention_replicas)  # a replica has a process of its own
-    launches = kernels * engine.launch_s + calls * engine.operator_s
+    launches = kernels * engine.launch_s + called_s
     launches = setup.cluster.host_scale * (np.where(is_eager(engine, own), launches, 0.0) + engine.hidden_s * own.sequences)
     if host:
         sums["host_s"] = engine.step_s + engine.sequence_s * own.sequences + engine.group_s * (setup.tensor_parallel > 1)
