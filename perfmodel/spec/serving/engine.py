@@ -70,10 +70,15 @@ class EngineHost(Spec):
     admission_s once a request within the engine: queues between its processes, the first pass of a sequence
     request_s   the same through a server: HTTP, the way of the first token back
     token_s     the same for each token of the prompt: its text is parsed and cut into tokens
-    launch_s    a kernel, where no CUDA graph has it: with tokens of prompts, and always without `graphs`
+    launch_s    a kernel, where no CUDA graph has it: with more tokens of prompts, and always without `graphs`
     operator_s  the same for each operator: the module around it, its views and checks
+    triton_s    in its place for each operator of routed experts that Python launches, kernels of Triton as a rule
 
-    Both are those of a DGX H100's CPU, as a stack's are. `late` says that tokens leave when the pass after theirs has run.
+    Both are those of a DGX H100's CPU, as a stack's are. With `graphs` passes that decode are replayed from CUDA graphs, and
+    those with prompts, piece by piece, up to `graph_tokens`. `compiled` says that torch.compile generates the code around
+    operators, but for custom ones; `fused_experts` that one custom operator is all that routed experts of a layer need; `tunes`
+    that kernels of products in blocks of few bits are looked up in Python on every call; `late` that tokens leave when the pass
+    after theirs has run.
     """
 
     step_s: Numeric = number("s")
@@ -87,7 +92,12 @@ class EngineHost(Spec):
     token_s: Numeric = number("s", default=0.0)
     launch_s: Numeric = number("s", default=0.0)
     operator_s: Numeric = number("s", default=0.0)
+    triton_s: Numeric = number("s", default=0.0)
     graphs: bool = flag(default=True)
+    graph_tokens: Numeric = count(minimum=0, default=0)
+    compiled: bool = flag(default=False)
+    fused_experts: bool = flag(default=False)
+    tunes: bool = flag(default=False)
     late: bool = flag(default=False)
     spread: Mapping[str, Numeric] = spreads()
 

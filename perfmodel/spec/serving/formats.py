@@ -27,6 +27,7 @@ class WeightFormat:
     circuits          the number format whose products have many rows; a GPU without them computes in 16 bits
     narrow_attention  of a mixture of experts, whether the matrices of attention are in few bits too
     narrow_mlp        of a mixture of experts, whether what all tokens pass is
+    row_blocks        whether rows get scales of blocks as well, by a kernel before the product
     everywhere        whether every engine reads it, on every GPU
     """
 
@@ -36,6 +37,7 @@ class WeightFormat:
     circuits: str = WIDE
     narrow_attention: bool = True
     narrow_mlp: bool = True
+    row_blocks: bool = False
     everywhere: bool = False
 
 
@@ -55,16 +57,24 @@ WEIGHT_FORMATS: Final[Mapping[str, WeightFormat]] = MappingProxyType(
             WeightFormat(name="bf16", bytes=2.0, law="bf16", everywhere=True),
             WeightFormat(name="fp16", bytes=2.0, law="bf16"),
             WeightFormat(name="fp8", bytes=1.0, law="fp8", circuits="fp8", everywhere=True),
-            WeightFormat(name="fp8_block", bytes=1.0 + 4.0 / (128 * 128), law="fp8_block", circuits="fp8"),
+            WeightFormat(name="fp8_block", bytes=1.0 + 4.0 / (128 * 128), law="fp8_block", circuits="fp8", row_blocks=True),
             WeightFormat(name="int8", bytes=1.0, law="fp8", circuits="fp8"),
             WeightFormat(name="int8_wo", bytes=1.0, law="int8_wo"),
             WeightFormat(name="int4", bytes=0.5 + 2.5 / 128, law="int4", everywhere=True),
             WeightFormat(
                 name="int4_experts", bytes=0.5 + 2.0 / 32, law="int4", narrow_attention=False, narrow_mlp=False
             ),  # a 16-bit scale for 32, of Kimi K2 Thinking and K2.5
-            WeightFormat(name="nvfp4", bytes=0.5 + 1.0 / 16, law="nvfp4", circuits="nvfp4", narrow_attention=False),
             WeightFormat(
-                name="mxfp4", bytes=0.5 + 1.0 / 32, law="mxfp4", circuits="mxfp8", narrow_attention=False, narrow_mlp=False
+                name="nvfp4", bytes=0.5 + 1.0 / 16, law="nvfp4", circuits="nvfp4", narrow_attention=False, row_blocks=True
+            ),
+            WeightFormat(
+                name="mxfp4",
+                bytes=0.5 + 1.0 / 32,
+                law="mxfp4",
+                circuits="mxfp8",
+                narrow_attention=False,
+                narrow_mlp=False,
+                row_blocks=True,
             ),
             WeightFormat(name="nf4", bytes=0.5 + 4.0 / 64, law="nf4"),
             WeightFormat(name="nf4-dq", bytes=0.5 + 1.0 / 64 + 4.0 / (64 * 256), law="nf4"),
@@ -89,6 +99,7 @@ METHODS: Final = {  # how weights are made so, by which people call the format
     **dict.fromkeys(("bnb", "bitsandbytes"), "nf4"),
 }
 SMALL_PRODUCT_LAWS: Final = tuple(dict.fromkeys(each.law for each in WEIGHT_FORMATS.values()))
+ROW_BLOCK_LAWS: Final = frozenset(each.law for each in WEIGHT_FORMATS.values() if each.row_blocks)
 CACHE_LAWS: Final = tuple(dict.fromkeys(each.law for each in CACHE_FORMATS.values()))
 
 

@@ -25,6 +25,7 @@ from perfmodel.timing.attention import fused_attention_time_s
 from perfmodel.timing.collectives import collective_time_s
 from perfmodel.timing.kernel_times import stacked
 from perfmodel.timing.kernels import matmul_bytes, matmul_time_s, plain_matmul_time_s
+from perfmodel.timing.serving.launches import is_eager, python_s
 
 SIMILAR: Final = 2.0**0.5  # times reading: beyond it, computing is what takes the time
 PARTS: Final = ("weights_s", "compute_s", "cache_s", "kernels_s", "messages_s", "host_s")
@@ -122,8 +123,8 @@ def _pass_time(
     sums: dict[str, Numeric] = dict.fromkeys((*PARTS, *OF_EXPERTS.values()), 0.0)
     kernels: Numeric = 0.0
     operators: Numeric = 0.0
-    messages: Numeric = 0.0
-    calls: dict[Hashable, Numeric] = {}  # layers of all kinds send the same
+    called_s: Numeric = 0.0
+    sent_s: dict[Hashable, Numeric] = {}  # layers of all kinds send the same
     start_s = early_start_s(setup, tokens)
     for operator in every:
         if isinstance(operator, ServedProduct):
@@ -131,20 +132,19 @@ def _pass_time(
             _add_product(sums, operator, taken_s if operator.beside else _without_start(taken_s, start_s))
         elif isinstance(operator, Collective):
             sent = operator.kind, operator.group.ranks, np.asarray(operator.payload_bytes, dtype=float).tobytes()
-            if sent not in calls:
-                calls[sent] = message_time_s(operator, setup)
-            sums["messages_s"] = sums["messages_s"] + operator.repeats * calls[sent]
-            messages = messages + operator.repeats
+            if sent not in sent_s:
+                sent_s[sent] = message_time_s(operator, setup)
+            sums["messages_s"] = sums["messages_s"] + operator.repeats * sent_s[sent]
         else:
             part = PART_OF[type(operator)]
             starts_s = start_s * getattr(operator, "kernels", 1)
             sums[part] = sums[part] + operator.repeats * np.maximum(operator_time_s(operator, setup) - starts_s, 0.0)
         kernels = kernels + operator.repeats * getattr(operator, "kernels", 1)
         operators = operators + operator.repeats
+        called_s = called_s + operator.repeats * python_s(operator, setup.engine.host)
     engine, own = setup.engine.host, tokens.shared_by(setup.attention_replicas)  # a replica has a process of its own
-    eager = (np.asarray(tokens.prompts) > 0) | (not engine.graphs)
-    launches = kernels * engine.launch_s + (operators - messages) * engine.operator_s
-    launches = setup.cluster.host_scale * (np.where(eager, launches, 0.0) + engine.hidden_s * own.sequences)
+    launches = kernels * engine.launch_s + called_s
+    launches = setup.cluster.host_scale * (np.where(is_eager(engine, own), launches, 0.0) + engine.hidden_s * own.sequences)
     if host:
         sums["host_s"] = engine.step_s + engine.sequence_s * own.sequences + engine.group_s * (setup.tensor_parallel > 1)
     device = sum(sums[name] for name in PARTS if name != "host_s")

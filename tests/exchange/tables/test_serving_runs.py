@@ -89,6 +89,43 @@ def test_a_setting_may_hang_on_the_number_of_clients(clients: int, passes: int, 
     assert (engine.schedule.chunk_tokens, engine.memory.fraction) == (32768, 0.82)
 
 
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        ({"model": "openai/gpt-oss-120b", "engine_version": "0.15.1"}, (2048, 8192)),
+        ({"model": "MiniMaxAI/MiniMax-M2.5", "engine_version": "0.17.0"}, (512, 8192)),
+        ({"model": "MiniMaxAI/MiniMax-M2.5", "engine_version": "0.19.0"}, (2048, 2 * 1024)),
+        ({"model": "moonshotai/Kimi-K2.5", "weights": "nvfp4", "notes": "measured 2026-03-11"}, (512, 8192)),
+        ({"model": "moonshotai/Kimi-K2.5", "weights": "nvfp4", "notes": "measured 2026-04-20"}, (2048, 2 * 1024)),
+    ],
+)
+def test_scripts_capture_graphs_for_prompts(cells: dict[str, Any], expected: tuple[int, int], tmp_path: Path) -> None:
+    """Tokens of graphs and of a pass in InferenceX's scripts for vLLM, which changed between two dates for Kimi."""
+    engine = workload(tmp_path, source="InferenceX", gpu="b200-sxm-180gb", **cells).setup.engine
+    assert (engine.host.graph_tokens, engine.schedule.chunk_tokens) == expected
+
+
+@pytest.mark.parametrize(
+    ("cells", "fused"),
+    [
+        ({"engine": "trtllm", "model": "openai/gpt-oss-120b", "gpu": "b200-sxm-180gb"}, True),
+        ({"engine": "trtllm", "model": "openai/gpt-oss-120b"}, False),
+        ({"engine": "sglang", "model": "deepseek-ai/DeepSeek-R1", "gpu": "b200-sxm-180gb"}, True),
+        ({"engine": "sglang", "model": "deepseek-ai/DeepSeek-R1"}, False),
+    ],
+)
+def test_scripts_choose_who_launches_experts(cells: dict[str, Any], fused: bool, tmp_path: Path) -> None:
+    """One custom operator, but Triton's kernels on Hopper."""
+    host = workload(
+        tmp_path,
+        source="InferenceX",
+        weights="nvfp4" if "b200" in str(cells) else "fp8",
+        **{"engine_version": "1.2.0", **cells},
+    ).setup.engine.host
+    assert host.fused_experts == fused
+    assert host.triton_s == pytest.approx(180e-6 if not fused and cells["engine"] == "trtllm" else 100e-6)
+
+
 @pytest.mark.parametrize(("source", "sequence_s"), [("a gap analysis", 18e-6), ("InferenceX", 15e-6), ("a lab", 17e-6)])
 def test_without_a_source_the_other_one_counts(source: str, sequence_s: float, tmp_path: Path) -> None:
     """What SGLang learned of two sources is what the other one gives alone; sources that taught nothing have all of it."""

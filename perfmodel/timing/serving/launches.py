@@ -1,0 +1,65 @@
+"""How long the CPU runs code of Python around an operator of a served model, where no CUDA graph has it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.count.operators import CachedAttention, Collective, FusedAttention, MemoryBound
+from perfmodel.count.roles import TOKEN_MOVEMENT, Role
+from perfmodel.count.serving.forward_pass import ForwardPass, ServedOperator, ServedProduct
+from perfmodel.spec.fields import Numeric
+from perfmodel.spec.serving.engine import EngineHost
+from perfmodel.spec.serving.formats import ROW_BLOCK_LAWS, WIDE
+
+GENERATED: Final = frozenset({Role.NORM, Role.ELEMENTWISE, Role.SHARED_EXPERT, Role.LOOKUP, Role.LOSS})
+OF_LATENT_PROMPTS: Final = 2  # keys are joined of their two parts, then attention
+OF_LATENT_SEQUENCES: Final = 4  # queries into the narrow space, rotation, attention, values out of it
+
+
+def is_eager(host: EngineHost, tokens: ForwardPass) -> NDArray[np.bool_]:
+    """Whether the CPU launches the kernels of a pass one by one: with prompts beyond the tokens that graphs are captured for.
+
+    Attention, which piecewise graphs leave to it, it launches while their pieces run.
+    """
+    captured = np.asarray(tokens.rows) <= host.graph_tokens
+    return ((np.asarray(tokens.prompts) > 0) & ~captured) | (not host.graphs)
+
+
+def python_s(operator: ServedOperator, host: EngineHost) -> Numeric:
+    """Of a module or custom operator each operator_s; of what routed experts take triton_s, unless one operator is all of that.
+
+    Messages are launched from C++.
+    """
+    if isinstance(operator, Collective):
+        return 0.0
+    if _is_of_experts(operator) and not host.fused_experts:
+        return host.triton_s
+    return host.operator_s * _calls(operator, host)
+
+
+def _calls(operator: ServedOperator, host: EngineHost) -> int:
+    """One, another where the kernel of a product in few bits is chosen anew; of latent attention, what it is put together of.
+
+    torch.compile leaves attention, mixers and experts; other products and elementwise kernels it calls from code that it
+    generates, and what latent attention has beside its kernel is one more operator.
+    """
+    chosen = (
+        host.tunes and isinstance(operator, ServedProduct) and operator.precision != WIDE and operator.law in ROW_BLOCK_LAWS
+    )
+    if _is_of_experts(operator):
+        return 1 + chosen if operator.role is Role.EXPERT else 0
+    if isinstance(operator, FusedAttention | CachedAttention):
+        if operator.value_size is None or operator.value_size == operator.head_size:
+            return 1
+        return OF_LATENT_SEQUENCES if isinstance(operator, CachedAttention) and not host.compiled else OF_LATENT_PROMPTS
+    generated = isinstance(operator, ServedProduct) or (isinstance(operator, MemoryBound) and operator.role in GENERATED)
+    return 0 if host.compiled and generated else 1 + chosen
+
+
+def _is_of_experts(operator: ServedOperator) -> bool:
+    """Whether it is a product of routed experts, what lies around it, or the choice of them, which is not their router."""
+    choice = operator.role is Role.ROUTER and not isinstance(operator, ServedProduct)
+    return choice or operator.role is Role.EXPERT or operator.role in TOKEN_MOVEMENT

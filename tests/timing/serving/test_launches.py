@@ -1,0 +1,100 @@
+"""What the CPU does around operators: which passes are graphs, and what torch.compile leaves to Python."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from perfmodel.count.serving.forward_pass import ForwardPass, forward_operators
+from perfmodel.exchange.questions.serving.served_models import engine_preset, serving_setup
+from perfmodel.spec.evidence.spread import with_numbers
+from perfmodel.spec.serving.setup import ServingSetup
+from perfmodel.timing.serving.forward_pass import pass_time
+from perfmodel.timing.serving.launches import is_eager, python_s
+
+PROMPT = ForwardPass(prompts=1.0, prompt_tokens=1000.0)
+
+
+def test_graphs_take_passes_up_to_their_tokens() -> None:
+    """Tokens of sequences beside a prompt count; passes that decode are graphs whatever their number."""
+    host = with_numbers(engine_preset("vllm").host, {"graph_tokens": 1000})
+    one_more = replace(PROMPT, sequences=np.array([0.0, 1.0]))
+    assert is_eager(host, one_more).tolist() == [False, True]
+    assert not is_eager(host, ForwardPass(sequences=2000.0, context=10.0))
+    assert is_eager(with_numbers(host, {"graphs": False}), PROMPT)
+
+
+def calls(engine: str, model: str, kind: str, tokens: ForwardPass, *, precision: str = "fp8_block", **host: Any) -> float:
+    """Calls of Python for one layer of a kind on eight H200, each of a second."""
+    chosen = engine_preset(engine)
+    own = with_numbers(chosen, {"host": with_numbers(chosen.host, {"operator_s": 1.0, "triton_s": 1.0} | host)})
+    setup = serving_setup(model, gpu="h200-sxm-141gb", precision=precision, tensor_parallel=8, engine=own)
+    of_layer = [each for each in forward_operators(setup, tokens) if each.name.startswith(kind)]
+    return float(sum(python_s(each, setup.engine.host) for each in of_layer))
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "expected"),
+    [
+        ("llama-3.1-8b", "layer.", 1),  # attention
+        ("qwen3-235b-a22b", "layer.", 6),  # the choice of experts, tokens to them, two products and what lies between
+        ("deepseek-v3", "layer.experts.", 7),  # what latent attention makes of its narrow vectors
+        ("deepseek-v3", "layer.dense.", 2),
+    ],
+)
+def test_compiled_code_calls_attention_and_experts(model: str, kind: str, expected: int) -> None:
+    """Of a layer, whatever the format of its products."""
+    assert calls("vllm", model, kind, PROMPT, precision="fp8") == expected
+    assert calls("vllm", model, kind, PROMPT, precision="bf16") == expected
+
+
+def test_modules_call_every_operator_but_messages() -> None:
+    """Llama's two norms, rotation, attention, activation and four products; Qwen3's experts are five operators or one."""
+    assert calls("sglang", "llama-3.1-8b", "layer.", PROMPT) == 9
+    one, five = (calls("sglang", "qwen3-235b-a22b", "layer.", PROMPT, fused_experts=each) for each in (True, False))
+    assert five - one == 4
+
+
+def test_kernels_that_are_looked_up_are_another_call() -> None:
+    """DeepSeek's five products of attention and two of shared experts in blocks of 8 bits, and the operator of its experts.
+
+    Not its router, which keeps 16 bits, nor products with one scale a tensor.
+    """
+    layer = ("trtllm", "deepseek-v3", "layer.experts.", PROMPT)
+    assert calls(*layer) == calls(*layer, tunes=False) + 5 + 2 + 1 == 24
+    assert calls(*layer, precision="fp8") == calls(*layer, tunes=False)
+
+
+def test_sequences_beside_a_prompt_take_latent_attention_a_second_path() -> None:
+    """Queries into the narrow space, rotation, attention, values out of it; of plain attention one operator."""
+    both = replace(PROMPT, sequences=4.0, context=100.0)
+    more = [
+        calls("trtllm", *of, both) - calls("trtllm", *of, PROMPT)
+        for of in (("deepseek-v3", "layer.dense."), ("llama-3.1-8b", "layer."))
+    ]
+    assert more == [4, 1]
+
+
+def test_a_scan_is_a_custom_operator() -> None:
+    """Mixers are launched by Python, compiled or not; the products around them are not."""
+    setup = serving_setup("nemotron-3-nano", gpu="h100-sxm-80gb")
+    scans = [each for each in forward_operators(setup, PROMPT) if each.name.startswith("layer.mamba2.attention.")]
+    called = {each.name.rpartition(".")[2] for each in scans if python_s(each, setup.engine.host) > 0}
+    assert {"convolution", "state_passing", "gated_norm"} <= called
+    assert not {"norm", "projection"} & called
+
+
+def test_a_prompt_beyond_the_graphs_waits_for_the_cpu() -> None:
+    """Kimi's prompts of 1,000 tokens on eight B200: a quarter less in graphs; those of 8,000 keep the GPU busy."""
+    plain = serving_setup("kimi-k2", gpu="b200", precision="nvfp4", tensor_parallel=8)
+    more = with_numbers(plain.engine, {"host": with_numbers(plain.engine.host, {"graph_tokens": 16384})})
+    graphs = replace(plain, engine=more)
+
+    def seconds(setup: ServingSetup, tokens: float) -> float:
+        return float(pass_time(setup, replace(PROMPT, prompt_tokens=tokens)).total_s)
+
+    assert seconds(plain, 1e3) > 1.3 * seconds(graphs, 1e3)
+    assert seconds(plain, 8e3) == pytest.approx(seconds(graphs, 8e3), rel=0.02)
