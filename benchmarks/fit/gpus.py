@@ -11,7 +11,7 @@ import pandas as pd
 from perfmodel.benchmarks.fit import memory_bound
 from perfmodel.benchmarks.fit.attention import kernels as attention
 from perfmodel.benchmarks.fit.attention.kernels import AttentionFit
-from perfmodel.benchmarks.fit.matmul import products
+from perfmodel.benchmarks.fit.matmul import kin, products
 from perfmodel.benchmarks.fit.profile import source_entry
 from perfmodel.benchmarks.fit.regression import Fit
 from perfmodel.benchmarks.fit.tables import AIC_SOURCE, CUDNN_NAMES, CUDNN_SOURCE, RECORDS_SOURCE, Folder, Package, Records
@@ -124,6 +124,11 @@ class GpuFits:
             coefficients["split_accumulator_factor"] = split
             coefficients["spread"]["split_accumulator_factor"] = products.SPLIT_SPREAD
             sources[f"matmul.{precision}.split_accumulator_factor"] = products.SPLIT_SOURCE
+        if source is AIC_SOURCE and self.name in kin.KIN and precision in kin.FORMATS:
+            new = {each: self.matmul[each].law() for each in kin.FORMATS}
+            coefficients["burst_clocks"] = kin.burst_clocks_among_kin(self.name, new, self.package.products)[precision]
+            coefficients["spread"]["burst_clocks"] = kin.BURST_SPREAD
+            sources[f"matmul.{precision}.burst_clocks"] = kin.BURST_SOURCE
         if factor is None:
             return coefficients
         sources[f"matmul.{precision}.weight_gradient_factor"] = "median over the shapes that this project measured both ways"

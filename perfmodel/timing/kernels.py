@@ -1,7 +1,7 @@
 """How long one kernel takes on a GPU that does nothing else.
 
 Symbols: F = flop of the kernel, P = dense peak rate, c = cluster.compute_scale, M = memory rate, and the coefficients of
-spec/machines/coefficients.py (e, t0, k0, w, v, z, x, g, t_g, e_m, h, p).
+spec/machines/coefficients.py (e, t0, k0, w, v, z, x, g, t_g, b, e_m, h, p).
 
 Ignored: reuse of the cache between kernels but where a coefficient says so (cached_share of the left operand of a product,
 cached_speedup), and products of weights whose sides are no multiple of 8 (a slower kernel family).
@@ -79,18 +79,19 @@ def power_slowdown(gpu: Gpu, clocks: Numeric) -> Numeric:
     return slowdown
 
 
-def at_power_limit(operator: Matmul | FusedAttention, slowdown: Numeric, *, gpu: Gpu, stack: SoftwareStack) -> Numeric:
-    """How much longer a kernel takes under a power limit that slows tensor cores down; others are not slowed down by it.
+def at_power_limit(operator: Matmul | FusedAttention, clocks: Numeric, *, gpu: Gpu, stack: SoftwareStack) -> Numeric:
+    """How much longer a kernel takes where a power limit leaves tensor cores `clocks` (power_slowdown); others take no longer.
 
-    Products meet the tighter of this and their own, which is in their time already: the limit that one of them meets within
-    milliseconds (matmul_time_s, g). Those outside of tensor cores (fp32) draw less than it allows.
+    The limit does not know the clocks that a law was fitted at: where they are b times those of the chip's kin (burst_clocks),
+    products lose b times as much to it. They meet the tighter of it and their own, which is in their time already: the limit
+    that one meets within milliseconds (matmul_time_s, g). Those outside of tensor cores (fp32) draw less than it allows.
     """
     if isinstance(operator, FusedAttention):
-        return slowdown
+        return power_slowdown(gpu, clocks)
     if not gpu.power_limited(operator.precision):
         return 1.0
-    own: Numeric = 1.0 + gpu.matmul(operator.precision, stack.fusion.matmul_library).slowdown
-    beyond: Numeric = np.maximum(slowdown / own, 1.0)
+    law = gpu.matmul(operator.precision, stack.fusion.matmul_library)
+    beyond: Numeric = np.maximum(power_slowdown(gpu, clocks * law.burst_clocks) / (1.0 + law.slowdown), 1.0)
     return beyond
 
 

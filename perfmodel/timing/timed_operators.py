@@ -30,7 +30,7 @@ from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.breakdown import Breakdown, exposed_part
 from perfmodel.timing.collectives import Placement, collective_times_s, placement
 from perfmodel.timing.kernel_times import kernel_times_s
-from perfmodel.timing.kernels import ATTENTION_POWER, accumulation, at_power_limit, clock_share, power_slowdown
+from perfmodel.timing.kernels import ATTENTION_POWER, accumulation, at_power_limit, clock_share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,7 +235,6 @@ def at_clocks(
     """The same pass at the `clocks` that its duty and its GPU's idle time leave, 0 where no products run."""
     if not anywhere(clocks):
         return list(timed)
-    slowdown = power_slowdown(cluster.gpu, clocks)
     longer: dict[str, Numeric] = {}
     slowed = list(timed)
     for place, each in enumerate(timed):
@@ -243,7 +242,7 @@ def at_clocks(
         if isinstance(operator, Matmul | FusedAttention):
             limited = limited_as(operator)
             if limited not in longer:
-                longer[limited] = at_power_limit(operator, slowdown, gpu=cluster.gpu, stack=stack)
+                longer[limited] = at_power_limit(operator, clocks, gpu=cluster.gpu, stack=stack)
             slowed[place] = TimedOperator(operator=operator, free_s=each.free_s, longer=longer[limited])
     return _beside_products(slowed, fractions, stack)
 

@@ -76,10 +76,23 @@ def test_tensor_cores_that_wait_for_their_sums_draw_nothing() -> None:
 
 def test_a_product_meets_the_tighter_of_both_limits() -> None:
     """Its own within milliseconds is in its time already; attention meets that of the pass alone."""
-    own = 1.0 + H100.matmul("bf16").slowdown
-    slowed = {op.name: at_power_limit(op, 1.2, gpu=H100, stack=STACK) for op in (PRODUCT, ATTENTION)}
+    own, full = 1.0 + H100.matmul("bf16").slowdown, 1.0 + H100.full_load_slowdown
+    slowed = {op.name: at_power_limit(op, 1.2 / full, gpu=H100, stack=STACK) for op in (PRODUCT, ATTENTION)}
     assert slowed == pytest.approx({"fc1": 1.2 / own, "core": 1.2})
-    assert at_power_limit(PRODUCT, 1.0 + H100.matmul("bf16").slowdown / 2, gpu=H100, stack=STACK) == 1.0
+    assert at_power_limit(PRODUCT, (1.0 + (own - 1.0) / 2) / full, gpu=H100, stack=STACK) == 1.0
+
+
+@pytest.mark.parametrize("burst", [0.9, 1.25])
+def test_a_limit_does_not_know_the_clocks_of_a_table(burst: float) -> None:
+    """Products timed at higher clocks lose as much more, and what is left does not depend on them; free ones lose nothing."""
+    law = H100.matmul("bf16")
+    faster = replace(law, efficiency=law.efficiency * burst, fixed_s=0.0, memory_efficiency=1.0, burst_clocks=burst)
+    gpu = replace(H100, kernels=replace(H100.kernels, matmul={"bf16": faster}))
+    assert at_power_limit(PRODUCT, 1.0, gpu=gpu, stack=STACK) == pytest.approx(
+        burst * at_power_limit(PRODUCT, 1.0, gpu=H100, stack=STACK)
+    )
+    assert at_power_limit(PRODUCT, 0.1, gpu=gpu, stack=STACK) == 1.0
+    assert at_power_limit(ATTENTION, 1.0, gpu=gpu, stack=STACK) == at_power_limit(ATTENTION, 1.0, gpu=H100, stack=STACK)
 
 
 def seconds(*operators: Operator) -> list[float]:

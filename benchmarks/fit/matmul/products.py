@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -93,6 +93,10 @@ class ProductFit:
             "spread": spread | {"efficiency": self.layer_spread(), "weight_gradient_factor": KEPT_SPREAD},
         }
 
+    def law(self) -> MatmulCoefficients:
+        """What the profile holds of it, as the equation takes it."""
+        return _law(self.fit.found, [Tile(**tile) for tile in self.tiles])
+
     def layer_spread(self) -> float:
         """90 % of sums of four held-out products are off by less."""
         chosen = self.fit.out & self.large
@@ -134,12 +138,7 @@ def fit_products(table: pd.DataFrame, gpu: Gpu, precision: str) -> ProductFit:
     free = FREE | tiles | (_cast_free(gpu, precision) if is_cast else {})
 
     def equation(values: Mapping[str, Any]) -> Floats:
-        known = MatmulCoefficients(
-            **{name: values[name] for name in FREE},
-            weight_gradient_factor=KEPT["weight_gradient_factor"],
-            most_splits=MOST_SPLITS,
-            tiles=tuple(Tile(**tile) for tile in _tiles(values)),
-        )
+        known = _law(values, [Tile(**tile) for tile in _tiles(values)])
         cast_s = values.get("cast_fixed_s", 0.0) + values.get("cast_s_per_element", 0.0) * m * k
         return np.asarray(plain_matmul_time_s(call, known, gpu=gpu, compute_scale=1.0) + cast_s)
 
@@ -151,6 +150,15 @@ def fit_products(table: pd.DataFrame, gpu: Gpu, precision: str) -> ProductFit:
     best = min(fits, key=lambda each: each.cost)
     large, slices = large_and_slices(m, n, k)
     return ProductFit(fit=best, rows=rows, large=large, slices=slices, tiles=_chosen_tiles(equation, best))
+
+
+def _law(values: Mapping[str, Any], tiles: Sequence[Tile]) -> MatmulCoefficients:
+    return MatmulCoefficients(
+        **{name: values[name] for name in FREE},
+        weight_gradient_factor=KEPT["weight_gradient_factor"],
+        most_splits=MOST_SPLITS,
+        tiles=tuple(tiles),
+    )
 
 
 def _cast_free(gpu: Gpu, precision: str) -> dict[str, Free]:

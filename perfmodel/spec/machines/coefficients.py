@@ -73,6 +73,7 @@ class MatmulCoefficients(Spec):
     tiles: tuple[Tile, ...] = part(Tile, shape="sequence")  # that the library can choose from
     slowdown: Numeric = number("ratio", maximum=2)  # g: how much slower a long kernel is, once the power limit takes hold
     slowdown_s: Numeric = number("s", above=0)  # t_g: how long a kernel must be for half of that
+    burst_clocks: Numeric = number("ratio", above=0, maximum=2, default=1.0)  # b: of the fitted products, over those of its kin
     memory_efficiency: Numeric = number("ratio", above=0, maximum=1)  # e_m: of the memory rate, for a product bound by it
     cached_share: Numeric = number("ratio", maximum=1)  # h: of the left operand, that is found in the cache where it fits
     overlap_power: Numeric = number("ratio", minimum=1, maximum=50)  # p: 1 adds up computing and loading, infinity hides one

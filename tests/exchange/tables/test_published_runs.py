@@ -137,6 +137,14 @@ def test_notes_that_name_an_attention_library_choose_it(read: Any) -> None:
     assert (named.run.stack.fusion.attention_library, silent.run.stack.fusion.attention_library) == ("flash2", "fastest")
 
 
+@pytest.mark.parametrize(("words", "overlap"), [("tp_comm_overlap off", "backward"), ("ub_tp_comm_overlap=True", "pipelined")])
+def test_a_row_says_whether_userbuffers_are_on(read: Any, words: str, overlap: str) -> None:
+    """Without them the backward collectives alone run beside products."""
+    stated, silent = read({"notes": words}, {})
+    assert stated.run.stack.overlap.tensor_parallel == overlap
+    assert silent.run.stack.overlap.tensor_parallel == "pipelined"
+
+
 @pytest.mark.parametrize(("kernels", "cast"), [("torch", True), ("fused", False), ("flash_attention2", False)])
 def test_the_torch_kernel_of_aleph_alpha_casts_scores_to_fp32(read: Any, kernels: str, cast: bool) -> None:
     """arXiv:2311.05610 names its kernels in words that only its own software gives a meaning."""
