@@ -13,6 +13,7 @@ import numpy as np
 from perfmodel.count.operators import Matmul, MemoryBound
 from perfmodel.count.parts.mixers import MixerSizes, mixer_sizes
 from perfmodel.count.roles import Role
+from perfmodel.light_dataclass import replace
 from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.models.layer_kinds import STATE_MIXERS, LayerKind
 from perfmodel.spec.serving.formats import WIDE, WIDE_BYTES
@@ -60,7 +61,10 @@ def mixer_operators(
 def _scan(
     setup: ServingSetup, kind: LayerKind, name: str, prompts: Numeric, prompt_tokens: Numeric
 ) -> Iterator[Matmul | MemoryBound]:
-    """The convolution of all tokens, the products of every chunk, and states that go from chunk to chunk."""
+    """The convolution of all tokens, the products of every chunk, and states that go from chunk to chunk.
+
+    Of a delta rule every chunk of a prompt waits for the state of the one before, as in training.
+    """
     sizes, rows = _sizes(setup, kind.attention, prompt_tokens), prompts * prompt_tokens
     chunks = rows / sizes.chunk
     yield _moved(f"{name}.convolution", 2 * WIDE_BYTES * rows * sizes.channels)
@@ -75,8 +79,9 @@ def _scan(
             has_weight=False,
             precision=WIDE,
         )
-    number = setup.engine.memory.state_number_bytes
-    yield _moved(f"{name}.state_passing", (number + WIDE_BYTES) * chunks * sizes.state)
+    passed = _moved(f"{name}.state_passing", (setup.engine.memory.state_number_bytes + WIDE_BYTES) * chunks * sizes.state)
+    waits = kind.attention == "gated_delta"
+    yield replace(passed, chained=np.where(prompts > 0, prompt_tokens / sizes.chunk, 0.0)) if waits else passed
 
 
 def _sizes(setup: ServingSetup, attention: str, tokens: Numeric) -> MixerSizes:

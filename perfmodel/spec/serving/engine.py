@@ -132,6 +132,7 @@ class Engine(Spec):
         default=False
     )  # whether CUDA graphs run shared experts beside the routed ones, on another stream
     scan_work: Numeric = number("ratio", above=0, maximum=10, default=1.0)  # time of scans of states over that of such products
+    scan_step_s: Numeric = number("s", default=0.0)  # of one chunk of a scan whose next chunk waits for it, beside that
     expert_scatter: Numeric | None = number(
         "ratio", optional=True, default=None
     )  # standard deviation of experts' loads over their mean; without one tokens fall evenly on the ranks of experts

@@ -317,12 +317,16 @@ def scan_time_s(product: Matmul, setup: ServingSetup) -> Numeric:
 
 
 def small_kernel_time_s(operator: MemoryBound, setup: ServingSetup) -> Numeric:
-    """kernels * a + bytes / (e*M), with the rate of elementwise kernels of the GPU; or the law of this very chain."""
+    """kernels * a + bytes / (e*M) + m*w, with the rate of elementwise kernels of the GPU; or the law of this very chain.
+
+    m chunks of a scan wait for each other, w of the engine each.
+    """
     gpu = setup.cluster.gpu
     if own := setup.profile.small_kernels.get(operator.kernel):
         return own.fixed_s + operator.moved_bytes / (own.efficiency * gpu.memory_bandwidth_bytes_per_s)
     rate = gpu.kernels.memory_bound["elementwise"].efficiency * gpu.memory_bandwidth_bytes_per_s
-    return operator.kernels * setup.profile.small_kernel_s + operator.moved_bytes / rate
+    waited_s = operator.chained * setup.engine.scan_step_s
+    return operator.kernels * setup.profile.small_kernel_s + operator.moved_bytes / rate + waited_s
 
 
 def message_time_s(call: Collective, setup: ServingSetup) -> Numeric:

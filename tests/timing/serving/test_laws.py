@@ -73,6 +73,21 @@ def test_several_matrices_are_started_one_by_one_where_a_library_has_them_so() -
     assert float(product_time_s(product, slow)[0] - product_time_s(product, setup)[0]) == pytest.approx(7e-3)
 
 
+@pytest.mark.parametrize("prompts", [1.0, 4.0])
+def test_chunks_of_a_delta_rule_wait_for_each_other(prompts: float) -> None:
+    """4,096 tokens in chunks of 64: 64 steps, however many prompts stand beside each other; mamba's scans have none."""
+    tokens = ForwardPass(prompts=prompts, prompt_tokens=4096.0)
+    setup = serving_setup("qwen3-next-80b-a3b", gpu="h100-sxm-80gb")
+    engine = with_numbers(setup.engine, {"scan_step_s": setup.engine.scan_step_s + 1e-3})
+    operators = [each for each in forward_operators(setup, tokens) if isinstance(each, MemoryBound)]
+    waited_s = [
+        small_kernel_time_s(each, replace(setup, engine=engine)) - small_kernel_time_s(each, setup) for each in operators
+    ]
+    assert sum(waited_s) == pytest.approx(64e-3)
+    nano = serving_setup("nemotron-3-nano", gpu="h100-sxm-80gb")
+    assert not any(each.chained for each in forward_operators(nano, tokens) if isinstance(each, MemoryBound))
+
+
 def test_every_choice_of_an_expert_takes_its_time_wherever_the_expert_lies() -> None:
     """choice_s for 64 tokens of 8 choices each, on one GPU and on each of 8; none of products of no experts."""
     for spread in (1, 8):
