@@ -188,6 +188,18 @@ def test_as_many_copies_as_ranks_reduce_everything_as_without_sharding() -> None
     assert shards(layout, "parameters") == 1
 
 
+@pytest.mark.parametrize(
+    ("most", "per_copy", "number"), [(1e9, 1e9, 3), (1e9, 1e8, 11), (1e12, 1e12, 1), (1.0, 1.0, 37), (0, 1, 37)]
+)
+def test_all_reduces_over_copies_are_joined_up_to_so_many_bytes(most: float, per_copy: float, number: int) -> None:
+    """2.008 GB of shards in ceil(n / min(b, R*c)) calls, in 37 buckets where those move less; the bytes are the same."""
+    joins = {"overlap.joined_reduction_bytes": most, "overlap.joined_reduction_bytes_per_copy": per_copy}
+    layout = layout_of("hsdp", data_parallel_replicas=2)
+    joined, apart = (calls(layout, stack)[REPLICA_REDUCTION] for stack in (stack_with(STACK, joins), STACK))
+    assert joined.repeats == MICRO_BATCHES * number
+    assert joined.repeats * joined.wire_bytes == pytest.approx(apart.repeats * apart.wire_bytes)
+
+
 def test_more_copies_send_less_over_more_nodes() -> None:
     """The gathers have fewer ranks, the reduction over copies smaller shards: (R - 1)/R * 2 P R/n numbers."""
     for copies in (2, 4, 8):
