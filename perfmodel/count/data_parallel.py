@@ -55,7 +55,7 @@ class Buckets:
 
     count: Numeric
     share: Numeric  # of one full bucket
-    uncut_share: Numeric  # of the embeddings, which end the last bucket: tensors are never cut
+    uncut_share: Numeric  # of the embeddings, which end the last bucket: tensors are never cut; of what they are moved with
     of_experts: Numeric  # how many of the same size hold the experts
 
 
@@ -63,7 +63,9 @@ def buckets(setup: Setup, held: ParameterCount) -> Buckets:
     """count = ceil(P / size) of buckets of a layer each, or of buckets that tensors fill (_filled).
 
     `held` are the P parameters of the first pipeline stage, the last to have its gradients and the first to need its
-    parameters. Where the rule is `layer`, or parameters are gathered for each pass, size is that of a layer.
+    parameters. Where the rule is `layer`, or parameters are gathered for each pass, size is that of a layer, and software may
+    move the head with the embedding, before the first layer and behind the last gradient (PyTorch, fully_shard of a model
+    whose blocks are sharded one by one).
 
     >>> from perfmodel.count.iteration import iteration
     >>> from perfmodel.exchange.run_files import read_candidates
@@ -79,7 +81,8 @@ def buckets(setup: Setup, held: ParameterCount) -> Buckets:
         size = held.total
     else:
         return _filled(setup, held)
-    return _of_sizes(held, held.shared, size, size)
+    found = _of_sizes(held, held.shared, size, size)
+    return replace(found, uncut_share=found.uncut_share + held.head / held.shared) if overlap.shared_root else found
 
 
 def _filled(setup: Setup, held: ParameterCount) -> Buckets:

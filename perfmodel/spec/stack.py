@@ -219,6 +219,9 @@ class Overlap(Spec):
     blocking_zero1: bool = flag(default=False)  # zero1 adds up gradients and gathers parameters in one call each; none hides
     hide_all: bool = flag(default=False)
     bucket_rule: str = choice("size", "layer")  # a layer's parameters are one bucket (FSDP), or the size below
+    shared_root: bool = flag(
+        default=False
+    )  # embedding and head are moved as one, with what lies in no layer (the root of FSDP)
     bucket_parameters: Numeric = number("count", minimum=1)  # a bucket holds max(bucket_parameters,
     bucket_parameters_per_rank: Numeric = number("count")  #   bucket_parameters_per_rank * data_parallel)
     overfills_buckets: bool = flag()  # or more: a bucket holds all of the tensor that fills it, or ends before that

@@ -278,6 +278,18 @@ def test_a_stage_has_the_buckets_of_its_own_parameters() -> None:
     assert found.uncut_share == pytest.approx(first.embedding / first.total)
 
 
+@pytest.mark.parametrize(("stages", "matrices"), [(1, 2), (4, 1)])
+def test_a_shared_root_moves_the_head_with_the_embedding(stages: int, matrices: int) -> None:
+    """Where both lie on one stage: 128,256 rows of 4,096 numbers over two ranks each. Alone, the embedding is moved apart."""
+    layout, matrix = layout_of("zero3", pipeline_parallel=stages), 128_256 * 4096 / 2
+    apart, shared = (
+        iteration(setup_of(MODEL, layout, stack_with(STACK, {"overlap.shared_root": root}))) for root in (False, True)
+    )
+    held = shared.stages.first.parameters.total
+    assert shared.buckets.uncut_share * held == pytest.approx(matrices * matrix)
+    assert apart.buckets.uncut_share * held == pytest.approx(matrix)
+
+
 @pytest.mark.parametrize("sharding", ["zero1", "zero3"])
 def test_a_first_stage_without_layers_has_buckets_too(sharding: str) -> None:
     """34 stages of 32 layers: the embedding is alone, and never cut; a bucket would hold a layer."""
