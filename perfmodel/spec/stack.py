@@ -331,6 +331,9 @@ class TrainingStates(Spec):
     parameter_bytes: Numeric = number("bytes", above=0)
     casts_shards: bool = flag()  # a sharded parameter is its fp32 master; copies in 16 bits live only while they are gathered
     regathers_parameters: bool = flag()  # what a forward pass gathered is given up, and gathered again for the backward pass
+    copies_gathered: bool = flag(
+        default=False
+    )  # out of the buffer that a gather for a pass fills, parameter by parameter (FSDP2)
     optimizer_bytes: Numeric = number("bytes", above=0)  # master weight and moments of one parameter
     overwrites_gradients: bool = flag(default=False)  # the first micro-batch writes where others add; nothing is set to zero
     pipeline_split: str = choice(*PIPELINE_SPLITS)

@@ -278,6 +278,20 @@ def test_a_stage_has_the_buckets_of_its_own_parameters() -> None:
     assert found.uncut_share == pytest.approx(first.embedding / first.total)
 
 
+@pytest.mark.parametrize(
+    ("sharding", "changes", "times"), [("zero3", {}, 8), ("hsdp", {}, 8), ("zero3", {"pipeline_parallel": 4}, 1)]
+)
+def test_what_is_gathered_is_copied_out_of_its_buffer(sharding: str, changes: dict[str, Any], times: int) -> None:
+    """Two bytes a parameter read and written, for both passes of four micro-batches; in a pipeline once, and not by all."""
+    setup = setup_of(MODEL, layout_of(sharding, **changes), stack_with(STACK, {"states.copies_gathered": True}))
+    (copy,) = (op for op in iteration(setup).synchronisation if op.name == "optimizer.copy_gathered")
+    assert isinstance(copy, MemoryBound)
+    assert copy.repeats == times
+    assert copy.moved_bytes == 4 * pipeline_split(setup).most_parameters.total
+    for layout, stack in ((layout_of(sharding, **changes), STACK), (layout_of("zero2"), setup.stack)):
+        assert all(op.name != copy.name for op in iteration(setup_of(MODEL, layout, stack)).synchronisation)
+
+
 @pytest.mark.parametrize(("stages", "matrices"), [(1, 2), (4, 1)])
 def test_a_shared_root_moves_the_head_with_the_embedding(stages: int, matrices: int) -> None:
     """Where both lie on one stage: 128,256 rows of 4,096 numbers over two ranks each. Alone, the embedding is moved apart."""
