@@ -225,8 +225,8 @@ class Overlap(Spec):
     bucket_parameters: Numeric = number("count", minimum=1)  # a bucket holds max(bucket_parameters,
     bucket_parameters_per_rank: Numeric = number("count")  #   bucket_parameters_per_rank * data_parallel)
     overfills_buckets: bool = flag()  # or more: a bucket holds all of the tensor that fills it, or ends before that
-    joined_reduction_bytes: Numeric = number("bytes", default=0.0)  # all-reduces over the copies of shards are joined up to
-    joined_reduction_bytes_per_copy: Numeric = number("bytes", default=0.0)  #   the lesser of both; 0: none are
+    joined_reduction_bytes: Numeric = number("bytes")  # all-reduces over the copies of shards are joined up to
+    joined_reduction_bytes_per_copy: Numeric = number("bytes")  #   the lesser of both; 0: none are
     node_link_sm_fraction: Numeric = number("ratio", maximum=0.9)  # of the SMs, while a collective runs inside the node
     network_sm_fraction: Numeric = number("ratio", maximum=0.9)  # of the SMs, while a collective runs between nodes
     spread: Mapping[str, Numeric] = spreads()
