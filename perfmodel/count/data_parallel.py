@@ -12,7 +12,8 @@ micro-batches (PyTorch, torch.distributed.pipelining and reshard_after_forward=F
 
 Buckets (Megatron-Core, DistributedDataParallelConfig): parameters are grouped, last layer first, into buckets of at least
 max(bucket_parameters, bucket_parameters_per_rank * data_parallel) parameters and each bucket is reduced, and later gathered, on
-its own. What is gathered for each pass (zero3, hsdp) goes layer by layer.
+its own. What is gathered for each pass (zero3, hsdp) goes layer by layer. XLA joins all-reduces over the copies of hsdp until
+they move so many bytes (xla_gpu_all_reduce_combine_threshold_bytes).
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Buckets:
 
     count: Numeric
     share: Numeric  # of one full bucket
-    uncut_share: Numeric  # of the embeddings, which end the last bucket: tensors are never cut
+    uncut_share: Numeric  # of the embeddings, which end the last bucket: tensors are never cut; of what they are moved with
     of_experts: Numeric  # how many of the same size hold the experts
 
 
@@ -62,7 +63,9 @@ def buckets(setup: Setup, held: ParameterCount) -> Buckets:
     """count = ceil(P / size) of buckets of a layer each, or of buckets that tensors fill (_filled).
 
     `held` are the P parameters of the first pipeline stage, the last to have its gradients and the first to need its
-    parameters. Where the rule is `layer`, or parameters are gathered for each pass, size is that of a layer.
+    parameters. Where the rule is `layer`, or parameters are gathered for each pass, size is that of a layer, and software may
+    move the head with the embedding, before the first layer and behind the last gradient (PyTorch, fully_shard of a model
+    whose blocks are sharded one by one).
 
     >>> from perfmodel.count.iteration import iteration
     >>> from perfmodel.exchange.run_files import read_candidates
@@ -78,7 +81,8 @@ def buckets(setup: Setup, held: ParameterCount) -> Buckets:
         size = held.total
     else:
         return _filled(setup, held)
-    return _of_sizes(held, held.shared, size, size)
+    found = _of_sizes(held, held.shared, size, size)
+    return replace(found, uncut_share=found.uncut_share + held.head / held.shared) if overlap.shared_root else found
 
 
 def _filled(setup: Setup, held: ParameterCount) -> Buckets:
@@ -191,7 +195,7 @@ def _moved(setup: Setup, held: ParameterCount, number: Numeric) -> tuple[Collect
         return (replace(reduction, group=data_parallel_group(layout)),)
     if layout.sharding not in GATHERED:
         return (reduction, gather)
-    return _gathered(layout, reduction, gather, regathers=setup.stack.states.regathers_parameters)
+    return _gathered(setup, reduction, gather, number)
 
 
 def _reduced_bytes(setup: Setup, held: ParameterCount) -> Numeric:
@@ -201,21 +205,43 @@ def _reduced_bytes(setup: Setup, held: ParameterCount) -> Numeric:
     return held.total * state_bytes(setup.layout, setup.stack).reduced_gradient
 
 
-def _gathered(layout: Layout, reduction: Collective, gather: Collective, *, regathers: bool) -> tuple[Collective, ...]:
-    """Parameters for both passes; in a pipeline, or where a stack does not gather them again, they stay after the forward."""
-    repeats = chosen((layout.pipeline_parallel > 1) | (not regathers), 0, gather.repeats)
+def _gathered(setup: Setup, reduction: Collective, gather: Collective, number: Numeric) -> tuple[Collective, ...]:
+    """Parameters for both passes; in a pipeline, or where a stack does not gather them again, they stay after the forward.
+
+    What `number` calls move once over the copies of hsdp is moved by as many, or by those that software joins them to.
+    """
+    layout = setup.layout
+    stays = not setup.stack.states.regathers_parameters
+    repeats = chosen((layout.pipeline_parallel > 1) | stays, 0, gather.repeats)
     again = replace(gather, name=NAMES[Role.BACKWARD_GATHER], role=Role.BACKWARD_GATHER, repeats=repeats)
     if layout.sharding != "hsdp":
         return (reduction, gather, again)
+    shard_bytes = reduction.payload_bytes / reduction.group.ranks
+    joined = joined_reductions(setup, shard_bytes * number, number) / number
     over = replace(
         reduction,
         name=NAMES[Role.REPLICA_REDUCTION],
         role=Role.REPLICA_REDUCTION,
         kind="all_reduce",
-        payload_bytes=reduction.payload_bytes / reduction.group.ranks,
+        payload_bytes=shard_bytes / joined,
+        repeats=reduction.repeats * joined,
         group=replica_group(layout),
     )
     return (reduction, over, gather, again)
+
+
+def joined_reductions(setup: Setup, all_bytes: Numeric, number: Numeric) -> Numeric:
+    """min(ceil(n / b), N): how many all-reduces over the copies of hsdp move n bytes that N calls moved, b bytes at most each.
+
+    b is the lesser of so many bytes and of so many for each copy; software with b = 0 leaves its N calls apart.
+    """
+    overlap = setup.stack.overlap
+    if not anywhere(overlap.joined_reduction_bytes):
+        return number
+    most = np.minimum(
+        overlap.joined_reduction_bytes, overlap.joined_reduction_bytes_per_copy * setup.layout.data_parallel_replicas
+    )
+    return np.minimum(np.maximum(np.ceil(all_bytes / most), 1.0), number)
 
 
 def shards(layout: Layout, part: str) -> Numeric:

@@ -11,6 +11,7 @@ from perfmodel.count.data_parallel import (
     buckets,
     data_parallel_operators,
     expert_state_shards,
+    gathered_bytes,
     owned_parameters,
     shards,
     windows,
@@ -25,6 +26,7 @@ from perfmodel.count.tuning.step import tuned_steps
 from perfmodel.light_dataclass import replace
 from perfmodel.spec.fields import Numeric, anywhere, chosen
 from perfmodel.spec.layout import (
+    GATHERED,
     ProcessGroup,
     data_parallel_group,
     tensor_parallel_group,
@@ -88,7 +90,27 @@ def _steps(setup: Setup, shard: ParameterCount, layers: Numeric, vocabulary: Num
         steps.append(_step("copy_buckets", "copy", is_shared * stack.states.bucket_copy_bytes * shard.total, kernels=is_shared))
     if stack.overlap.blocks(layout.sharding):
         steps.append(_placed_parameters(setup, shard, layers))
+    if stack.states.copies_gathered and layout.sharding in GATHERED:
+        steps.append(_copied_out(setup, shard, layers))
     return tuple(steps)
+
+
+def _copied_out(setup: Setup, shard: ParameterCount, layers: Numeric) -> MemoryBound:
+    """Reads what was gathered and writes each parameter to its place, every time that layers are gathered.
+
+    PyTorch's FSDP2 (foreach_all_gather_copy_out) does so on the stream of the products, which wait for it.
+    """
+    layout = setup.layout
+    again = chosen(layout.pipeline_parallel > 1, 0, 1) * setup.stack.states.regathers_parameters
+    return MemoryBound(
+        name="optimizer.copy_gathered",
+        phase=OPTIMIZER,
+        role=Role.STEP,
+        kernel="copy",
+        repeats=windows(Role.PARAMETER_GATHER, layout) * (1 + again),
+        moved_bytes=2.0 * gathered_bytes(shard, setup),
+        kernels=layers + 1,
+    )
 
 
 def _placed_parameters(setup: Setup, shard: ParameterCount, layers: Numeric) -> MemoryBound:

@@ -219,9 +219,14 @@ class Overlap(Spec):
     blocking_zero1: bool = flag(default=False)  # zero1 adds up gradients and gathers parameters in one call each; none hides
     hide_all: bool = flag(default=False)
     bucket_rule: str = choice("size", "layer")  # a layer's parameters are one bucket (FSDP), or the size below
+    shared_root: bool = flag(
+        default=False
+    )  # embedding and head are moved as one, with what lies in no layer (the root of FSDP)
     bucket_parameters: Numeric = number("count", minimum=1)  # a bucket holds max(bucket_parameters,
     bucket_parameters_per_rank: Numeric = number("count")  #   bucket_parameters_per_rank * data_parallel)
     overfills_buckets: bool = flag()  # or more: a bucket holds all of the tensor that fills it, or ends before that
+    joined_reduction_bytes: Numeric = number("bytes")  # all-reduces over the copies of shards are joined up to
+    joined_reduction_bytes_per_copy: Numeric = number("bytes")  #   the lesser of both; 0: none are
     node_link_sm_fraction: Numeric = number("ratio", maximum=0.9)  # of the SMs, while a collective runs inside the node
     network_sm_fraction: Numeric = number("ratio", maximum=0.9)  # of the SMs, while a collective runs between nodes
     spread: Mapping[str, Numeric] = spreads()
@@ -326,6 +331,9 @@ class TrainingStates(Spec):
     parameter_bytes: Numeric = number("bytes", above=0)
     casts_shards: bool = flag()  # a sharded parameter is its fp32 master; copies in 16 bits live only while they are gathered
     regathers_parameters: bool = flag()  # what a forward pass gathered is given up, and gathered again for the backward pass
+    copies_gathered: bool = flag(
+        default=False
+    )  # out of the buffer that a gather for a pass fills, parameter by parameter (FSDP2)
     optimizer_bytes: Numeric = number("bytes", above=0)  # master weight and moments of one parameter
     overwrites_gradients: bool = flag(default=False)  # the first micro-batch writes where others add; nothing is set to zero
     pipeline_split: str = choice(*PIPELINE_SPLITS)

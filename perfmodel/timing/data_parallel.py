@@ -106,9 +106,18 @@ class DataParallel:
         share = bucket.uncut_share if self._gathers else _last_share(bucket, all_s, window_s)
         last_s: Numeric = 0.0
         for call in per_pass:
-            last_s = last_s + self._last_s(call, share)
+            if call.role is Role.REPLICA_REDUCTION and anywhere(self.stack.overlap.joined_reduction_bytes):
+                last_s = last_s + self._last_joined_s(call, bucket, window_s)
+            else:
+                last_s = last_s + self._last_s(call, share)
         fraction = sm_fraction(self._place(per_pass[0]), self.stack)
         return _buckets_behind(window_s, all_s, last_s, number=bucket.count, fraction=fraction)
+
+    def _last_joined_s(self, call: Collective, bucket: Buckets, window_s: Numeric) -> Numeric:
+        """What of N all-reduces over copies, joined from more buckets, cannot hide: max(last, C + W/N - W), C and N theirs."""
+        number, alone_s = np.maximum(call.repeats, 1.0), call.repeats * self._alone_s(call)
+        last_s = self._last_s(call, _last_share(replace(bucket, share=1.0 / number), alone_s, window_s))
+        return np.maximum(last_s, alone_s + window_s / number - window_s)
 
     def _last_s(self, call: Collective, share: Numeric) -> Numeric:
         """What of one collective cannot hide: a share of all it moves, and the first layer of what is gathered for a pass."""

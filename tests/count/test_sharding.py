@@ -188,6 +188,18 @@ def test_as_many_copies_as_ranks_reduce_everything_as_without_sharding() -> None
     assert shards(layout, "parameters") == 1
 
 
+@pytest.mark.parametrize(
+    ("most", "per_copy", "number"), [(1e9, 1e9, 3), (1e9, 1e8, 11), (1e12, 1e12, 1), (1.0, 1.0, 37), (0, 1, 37)]
+)
+def test_all_reduces_over_copies_are_joined_up_to_so_many_bytes(most: float, per_copy: float, number: int) -> None:
+    """2.008 GB of shards in ceil(n / min(b, R*c)) calls, in 37 buckets where those move less; the bytes are the same."""
+    joins = {"overlap.joined_reduction_bytes": most, "overlap.joined_reduction_bytes_per_copy": per_copy}
+    layout = layout_of("hsdp", data_parallel_replicas=2)
+    joined, apart = (calls(layout, stack)[REPLICA_REDUCTION] for stack in (stack_with(STACK, joins), STACK))
+    assert joined.repeats == MICRO_BATCHES * number
+    assert joined.repeats * joined.wire_bytes == pytest.approx(apart.repeats * apart.wire_bytes)
+
+
 def test_more_copies_send_less_over_more_nodes() -> None:
     """The gathers have fewer ranks, the reduction over copies smaller shards: (R - 1)/R * 2 P R/n numbers."""
     for copies in (2, 4, 8):
@@ -264,6 +276,32 @@ def test_a_stage_has_the_buckets_of_its_own_parameters() -> None:
     assert found.count == np.ceil(first.total / 40e6) < iteration(setup_of(MODEL, layout_of("zero1"), stack)).buckets.count
     assert found.share == pytest.approx(40e6 / first.total)
     assert found.uncut_share == pytest.approx(first.embedding / first.total)
+
+
+@pytest.mark.parametrize(
+    ("sharding", "changes", "times"), [("zero3", {}, 8), ("hsdp", {}, 8), ("zero3", {"pipeline_parallel": 4}, 1)]
+)
+def test_what_is_gathered_is_copied_out_of_its_buffer(sharding: str, changes: dict[str, Any], times: int) -> None:
+    """Two bytes a parameter read and written, for both passes of four micro-batches; in a pipeline once, and not by all."""
+    setup = setup_of(MODEL, layout_of(sharding, **changes), stack_with(STACK, {"states.copies_gathered": True}))
+    (copy,) = (op for op in iteration(setup).synchronisation if op.name == "optimizer.copy_gathered")
+    assert isinstance(copy, MemoryBound)
+    assert copy.repeats == times
+    assert copy.moved_bytes == 4 * pipeline_split(setup).most_parameters.total
+    for layout, stack in ((layout_of(sharding, **changes), STACK), (layout_of("zero2"), setup.stack)):
+        assert all(op.name != copy.name for op in iteration(setup_of(MODEL, layout, stack)).synchronisation)
+
+
+@pytest.mark.parametrize(("stages", "matrices"), [(1, 2), (4, 1)])
+def test_a_shared_root_moves_the_head_with_the_embedding(stages: int, matrices: int) -> None:
+    """Where both lie on one stage: 128,256 rows of 4,096 numbers over two ranks each. Alone, the embedding is moved apart."""
+    layout, matrix = layout_of("zero3", pipeline_parallel=stages), 128_256 * 4096 / 2
+    apart, shared = (
+        iteration(setup_of(MODEL, layout, stack_with(STACK, {"overlap.shared_root": root}))) for root in (False, True)
+    )
+    held = shared.stages.first.parameters.total
+    assert shared.buckets.uncut_share * held == pytest.approx(matrices * matrix)
+    assert apart.buckets.uncut_share * held == pytest.approx(matrix)
 
 
 @pytest.mark.parametrize("sharding", ["zero1", "zero3"])

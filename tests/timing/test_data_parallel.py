@@ -23,7 +23,7 @@ from perfmodel.timing.breakdown import PARTS, Breakdown
 from perfmodel.timing.collectives import collective_time_s
 from perfmodel.timing.data_parallel import DataParallel, _buckets_behind, _last_share
 from tests.layouts import RAMP_STAGE
-from tests.setups import BACKWARD_GATHER, DATA_PARALLEL, GRADIENT_REDUCTION, PARAMETER_GATHER, setup_of
+from tests.setups import BACKWARD_GATHER, DATA_PARALLEL, GRADIENT_REDUCTION, PARAMETER_GATHER, REPLICA_REDUCTION, setup_of
 from tests.stacks import stack_with
 
 MODEL = model_preset("llama-3.1-8b")
@@ -230,6 +230,21 @@ def test_copies_of_shards_gather_inside_their_nodes() -> None:
         for layout in (hsdp, layout_of("zero3"))
     ]
     assert grown[0] < grown[1]
+
+
+def test_reductions_over_copies_that_are_joined_wait_for_their_last_gradient() -> None:
+    """Behind an endless pass a half of one and the embeddings, of one alone all; apart, the embeddings."""
+    layout = layout_of("hsdp", data_parallel_replicas=8, global_batch_size=64)
+    over: dict[float, Collective] = {}
+    left_s: dict[float, float] = {}
+    for most in (0.0, 5e8, 1e12):
+        stack = stack_with(STACK, {"overlap.joined_reduction_bytes": most, "overlap.joined_reduction_bytes_per_copy": most})
+        over[most] = next(op for op in calls_of(iteration(setup_of(MODEL, layout, stack))) if op.name == REPLICA_REDUCTION)
+        left_s[most] = exposed_s(layout, stack, forward_s=1e9, backward_s=1e9) - left_s.get(0.0, 0.0)
+    assert (over[5e8].repeats, over[1e12].repeats) == (3, 1)
+    assert left_s[5e8] == pytest.approx(alone_s(over[5e8]) / 2, rel=0.02)
+    all_s = alone_s(over[1e12])
+    assert 0.85 * all_s < left_s[1e12] < all_s  # less the embeddings
 
 
 def test_fp32_gradients_expose_more_than_bf16_ones() -> None:

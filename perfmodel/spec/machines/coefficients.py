@@ -358,7 +358,7 @@ class NetworkCollectives(Spec):
     efficiency: Numeric = number("ratio", above=0, maximum=1)  # of the bandwidth, over reference_nodes and fewer
     reference_nodes: Numeric = number("count", above=0)
     scale_exponent: Numeric = number("ratio")  # the efficiency falls as (nodes / reference_nodes) ** -exponent
-    fill_s: Numeric = number("s", default=0.0)  # what filling the steps of a ring or tree takes with chunks of full size
+    fill_s: Numeric = number("s", default=0.0)  # of the first chunk of full size past each node, each time it passes them
     fill_bytes: Numeric = number("bytes", above=0, default=16777216.0)  # payload from which chunks have their full size
     evidence: Evidence = part(Evidence, default=Evidence())
     spread: Mapping[str, Numeric] = spreads()

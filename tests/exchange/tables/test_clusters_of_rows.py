@@ -41,7 +41,8 @@ def test_an_unknown_gpu_is_the_reason_and_never_another_one(read: Any) -> None:
     [
         ({}, "NCCL over InfiniBand"),
         ({"source": "bigscience-workshop/bigscience"}, "NCCL over Omni-Path"),
-        ({"notes": "network: AWS p5 (EFA)"}, "NCCL over EFA"),
+        ({"notes": "network: AWS p5 (EFA)"}, "NCCL over EFA, second generation (p5)"),
+        ({"notes": "network: AWS p5en (EFA)", "gpu": "h200-sxm-141gb"}, "NCCL over EFA"),
         ({"notes": "RoCE RDMA, 4 nodes"}, "NCCL over RoCE"),
         ({"notes": "HPE Slingshot 11"}, "NCCL over Slingshot"),
         ({"notes": "GPUDirect-TCPX"}, "NCCL over GPUDirect-TCPXO"),
