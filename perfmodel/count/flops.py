@@ -86,7 +86,7 @@ def _attention_flop(model: TransformerModel, kind: str, sequence_length: Numeric
     seen = sequence_length if chosen.window is None else np.minimum(chosen.window, sequence_length)
     if convention == "causal":
         seen = seen * (1.0 - seen / (2.0 * sequence_length))
-    return attention_kind(chosen).core_flop(model, chosen, seen)
+    return attention_kind(chosen).core_flop(model.seen_in(chosen), chosen, seen)
 
 
 def layer_flop_per_token(model: TransformerModel, kind: str, sequence_length: Numeric, *, convention: str = "full") -> Numeric:

@@ -14,6 +14,7 @@ from perfmodel.count.blocks import Block
 from perfmodel.count.declarations import UNSHARDED, ExpertShards, LayerPart, expert_shards
 from perfmodel.count.parts.part_kinds import attention_kind, feed_forward_kind
 from perfmodel.count.parts.stream import StreamOperators
+from perfmodel.light_dataclass import replace
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.models.layer_kinds import LayerKind
 from perfmodel.spec.models.model import TransformerModel
@@ -34,7 +35,7 @@ def layer_parts(
     experts: ExpertShards = UNSHARDED,
 ) -> tuple[LayerPart, ...]:
     """The declarations of the parts that a kind of layer has, in the order in which they run."""
-    parts = []
+    parts, model = [], model.seen_in(kind)
     if kind.attention != "none":
         parts.append(attention_kind(kind).declaration(model, tensor_parallel, f"{name}.attention"))
     if kind.feed_forward != "none":
@@ -53,6 +54,8 @@ class LayerOperators(StreamOperators):
     def halves(self, kind: str, name: str = "") -> Halves:
         """Both parts of a layer of the kind called so, whose operators' names begin with `name`."""
         name, chosen = name or layer_name(self.model, kind), self.model.kinds[kind]
+        if chosen.own:  # as a layer of a model that has these sizes
+            return LayerOperators(replace(self.setup, model=self.model.seen_in(chosen))).halves(kind, name)
         parts = iter(layer_parts(self.model, chosen, self.tensor, name, expert_shards(self.layout)))
         attention = feed_forward = Block()
         if chosen.attention != "none":

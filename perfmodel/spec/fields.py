@@ -105,9 +105,11 @@ class Choices:
 class Flag:
     """True or false."""
 
+    optional: bool = False
+
     def problem(self, value: Any) -> str:
         """What is wrong with `value`, or ""."""
-        return "" if isinstance(value, bool) else f"{shown(value)} is not true or false"
+        return "" if isinstance(value, bool) or (value is None and self.optional) else f"{shown(value)} is not true or false"
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,9 +201,9 @@ def number(
     return _field(Number(dimension, minimum, above, maximum, integer, optional, derived), default)
 
 
-def count(*, minimum: float = 1, maximum: float = 1e9, default: Any = MISSING) -> Any:
-    """A whole number of things, small enough that products of a few stay exact."""
-    return number("count", minimum=minimum, maximum=maximum, integer=True, default=default)
+def count(*, minimum: float = 1, maximum: float = 1e9, optional: bool = False, default: Any = MISSING) -> Any:
+    """A whole number of things, small enough that products of a few stay exact; `optional` admits None."""
+    return number("count", minimum=minimum, maximum=maximum, integer=True, optional=optional, default=default)
 
 
 def choice(*options: str, default: Any = MISSING, other_names: Mapping[str, str] = MappingProxyType({})) -> Any:
@@ -219,9 +221,9 @@ def words(*, default: Any = MISSING) -> Any:
     return _field(Words(), default)
 
 
-def flag(*, default: Any = MISSING) -> Any:
-    """A field that holds true or false."""
-    return _field(Flag(), default)
+def flag(*, optional: bool = False, default: Any = MISSING) -> Any:
+    """A field that holds true or false; `optional` admits None."""
+    return _field(Flag(optional), default)
 
 
 def text(*, default: Any = MISSING) -> Any:

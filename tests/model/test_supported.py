@@ -53,6 +53,14 @@ def test_layers_of_other_kinds_are_refused_by_their_name(kind: LayerKind, key: s
         check_supported(model, ONE_RANK)
 
 
+def test_layers_with_sizes_of_their_own_are_refused() -> None:
+    """The forecast has them."""
+    kinds = {"plain": LayerKind(), "narrow": LayerKind(ffn_hidden_size=32)}
+    model = replace(LLAMA, layer_kinds=kinds, layer_pattern=("plain", "narrow"))
+    with pytest.raises(NotSupportedError, match=r"^model\.layer_kinds\.narrow\.ffn_hidden_size: the reference model"):
+        check_supported(model, ONE_RANK)
+
+
 @pytest.mark.parametrize(
     ("part", "key"),
     [
@@ -97,6 +105,7 @@ def test_layouts_of_experts_that_are_not_run_are_refused_by_their_key(layout: di
         ({"parallel_residual": "two_norms"}, "parallel_residual"),
         ({"qk_norm": "head"}, "qk_norm"),
         ({"norm": "rmsnorm", "qk_norm": "width"}, "qk_norm"),
+        ({"value_head_size": 8}, "value_head_size"),
         ({"sinks": True}, "sinks"),
         ({"attention_gate": True}, "attention_gate"),
         ({"multi_token_layers": 1}, "multi_token_layers"),

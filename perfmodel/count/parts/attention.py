@@ -45,39 +45,46 @@ class Heads:
     query: Numeric
     kv: Numeric
     window: Numeric | None
-    value_size: Numeric | None = None  # of one head, where values are narrower than keys
+    value_size: Numeric | None = None  # of one head, where values are not as wide as keys
 
     def values(self, head_size: Numeric, width: Numeric) -> Numeric:
         """What heads whose queries or keys are of `width` have of values, or give."""
-        return width if self.value_size is None else width / head_size * self.value_size
+        return as_values(width, head_size, self.value_size)
+
+
+def as_values(width: Numeric, head_size: Numeric, value_size: Numeric | None) -> Numeric:
+    """What heads whose queries or keys are of `width` have of values, or give: w/d*v, or w where values have no own size."""
+    return width if value_size is None else width / head_size * value_size
 
 
 def grouped_query_attention(model: TransformerModel, tensor_parallel: Numeric, name: str) -> LayerPart:
     """Queries, keys and values as one matrix, h x (q + 2*v), and the projection of the weighted values, q x h.
 
-    KV heads are copied where there are fewer of them than ranks; the published convention counts no copies.
+    KV heads are copied where there are fewer of them than ranks; the published convention counts no copies. Where values are of
+    another size than keys, so is what heads give.
     """
     query, kv = model.query_size / tensor_parallel, kv_size_per_shard(model, tensor_parallel)
-    gate = query if model.attention_gate else 0
-    without_copies = (model.query_size + 2 * model.kv_size) / tensor_parallel + gate
+    values, given = (as_values(size, model.head_size, model.value_head_size) for size in (kv, query))
+    gate = given if model.attention_gate else 0
+    without_copies = (model.query_size + model.kv_heads * (model.head_size + model.value_size)) / tensor_parallel + gate
     hidden = model.hidden_size
     joined = Linear(
         name=f"{name}.qkv",
         component=Component.ATTENTION,
         role=Role.PRODUCT,
         inner=hidden,
-        columns=query + gate + 2 * kv,
-        useful=without_copies / (query + gate + 2 * kv),
+        columns=query + gate + (kv + values),
+        useful=without_copies / (query + gate + (kv + values)),
         has_bias=model.has_bias("qkv"),
         called="qkv",
     )
     return LayerPart(
-        into=Projections(joined=joined, apart={"query": query + gate, "key": kv, "value": kv}),
+        into=Projections(joined=joined, apart={"query": query + gate, "key": kv, "value": values}),
         out=Linear(
             name=f"{name}.projection",
             component=Component.ATTENTION,
             role=Role.OUTPUT_PRODUCT,
-            inner=query,
+            inner=given,
             columns=hidden,
             has_bias=model.has_bias("projection"),
             called="projection",
@@ -106,7 +113,7 @@ def kv_size_per_shard(model: TransformerModel, tensor_parallel: Numeric) -> Nume
 def rank_heads(model: TransformerModel, kind: LayerKind, tensor_parallel: Numeric, name: str) -> Heads:
     """The heads of one rank of a tensor-parallel group."""
     query, kv = model.query_size / tensor_parallel, kv_size_per_shard(model, tensor_parallel)
-    return Heads(name=name, query=query, kv=kv, window=kind.window)
+    return Heads(name=name, query=query, kv=kv, window=kind.window, value_size=model.value_head_size)
 
 
 def grouped_query_inside(write: StreamOperators, declared: LayerPart, kind: LayerKind, name: str) -> Block:
@@ -130,16 +137,16 @@ def _around_heads(write: StreamOperators, heads: Heads, kind: LayerKind) -> Bloc
 
 def _gate(write: StreamOperators, heads: Heads) -> Block:
     """The output of heads times the sigmoid of a gate: reads both and writes one; backwards reads three and writes two."""
-    size = write.activation_bytes * write.tokens * heads.query
+    size = write.activation_bytes * write.tokens * heads.values(write.model.head_size, heads.query)
     return local(
         MemoryBound(name=f"{heads.name}.gate", moved_bytes=3 * size, backward_bytes=5 * size, kernels=2, saved_bytes=2 * size)
     )
 
 
 def attention_core_flop(model: TransformerModel, kind: LayerKind, seen: Numeric) -> Numeric:
-    """6 * a * 2 * d * k for k keys seen: queries, keys and values have d numbers each."""
+    """6 * a * 2 * d * k for k keys seen, where queries, keys and values have d numbers each."""
     del kind  # of which the window is in `seen`
-    return 6.0 * model.attention_heads * (model.head_size + model.head_size) * seen
+    return 6.0 * model.attention_heads * (model.head_size + model.value_size) * seen
 
 
 def attention_core(write: StreamOperators, heads: Heads) -> Block:

@@ -102,33 +102,42 @@ ServedOperator = (
 
 
 def cache_bytes_per_token(setup: ServingSetup, kind: LayerKind) -> Numeric:
-    """Bytes of one token in the cache of one layer on one GPU: 2 * max(1, kv_heads/t) * d * b; latent (l + r) * b, not split.
+    """Bytes of one token in the cache of one layer on one GPU: max(1, kv_heads/t) * (d + v) * b; latent (l + r) * b, not split.
 
     >>> from perfmodel.exchange.questions.serving.served_models import serving_setup
     >>> setup = serving_setup("qwen3-235b-a22b", gpu="h100-sxm-80gb", tensor_parallel=4)
     >>> float(cache_bytes_per_token(setup, setup.model.kinds[""]) * setup.model.layers)  # vLLM's log has 48,128
     48128.0
     """
-    model = setup.model
+    model = setup.model.seen_in(kind)
     if kind.attention == "none" or kind.attention in STATE_MIXERS:
         return 0.0
     if kind.attention == "latent":
         latent = described(model.latent, "latent")
         index = 0.0 if latent.indexer is None else index_bytes_per_token(latent.indexer)
         return (latent.kv_rank + latent.rotary_head_size) * setup.cache.bytes + index
-    return 2.0 * np.maximum(model.kv_heads / setup.attention_tensor, 1.0) * model.head_size * setup.cache.bytes
+    numbers = model.head_size + model.value_size
+    return np.maximum(model.kv_heads / setup.attention_tensor, 1.0) * numbers * setup.cache.bytes
 
 
 def forward_operators(setup: ServingSetup, tokens: ForwardPass) -> tuple[ServedOperator, ...]:
     """The operators of one GPU for one pass, in the order in which they run; `repeats` counts layers of one kind."""
     writer = _PassOperators(setup, tokens)
     operators = [*writer.embedding()]
-    for name, kind in setup.model.kinds.items():
-        operators += _PassOperators(setup, tokens, repeats=setup.layers[name]).layer(name, kind)
+    for name in setup.model.kinds:
+        seen = _seen_in(setup, name)
+        operators += _PassOperators(seen, tokens, repeats=setup.layers[name]).layer(name, seen.model.kinds[name])
     return (*operators, *writer.head())
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
+def _seen_in(setup: ServingSetup, name: str) -> ServingSetup:
+    """The server as if all layers of its model had the sizes that a kind of layer has of its own."""
+    kind = setup.model.kinds[name]
+    return replace(setup, model=setup.model.seen_in(kind)) if kind.own else setup
+
+
+@lru_cache(maxsize=256)
 def _declared(setup: ServingSetup, name: str) -> tuple[LayerPart | None, LayerPart | None]:
     """What the attention part and the feed-forward part of a kind of layer declare: the same for every pass of a server."""
     model, kind, called = setup.model, setup.model.kinds[name], layer_name(setup.model, name)
@@ -272,7 +281,7 @@ class _PassOperators:
                 window=kind.window if indexer is None else indexer.tokens,
                 heads=heads,
                 head_size=latent.kv_rank + latent.rotary_head_size if latent else model.head_size,
-                value_size=latent.kv_rank if latent else model.head_size,
+                value_size=latent.kv_rank if latent else model.value_size,
                 cache_bytes=per_token,
                 law=self.setup.cache.law,
             )
@@ -287,7 +296,7 @@ class _PassOperators:
                 heads=heads,
                 kv_heads=kv_heads,
                 head_size=model.head_size,
-                value_size=latent.value_head_size if latent else None,
+                value_size=latent.value_head_size if latent else model.value_head_size,
                 query_length=own.prompt_tokens,
                 key_length=own.prompt_tokens,
                 window=kind.window,

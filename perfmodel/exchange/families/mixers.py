@@ -1,8 +1,8 @@
 """What mixes the tokens of each layer, and whether it is rotated: from the types of layers, or from the rule of a family.
 
-`types` of a row says what each word of layer_types stands for: the attention of a layer, and its feed-forward part where that
-is not what the experts of the row say. Where the config has no layer_types, `mixers` says which layers have the type
-linear_attention, or `slides` which have a window:
+`types` of a row says what each word of layer_types stands for: the attention of a layer, its feed-forward part where that is
+not what the experts of the row say, and under `own` what it has otherwise than the model, in cells. Where the config has no
+layer_types, `mixers` says which layers have the type linear_attention, or `slides` which have a window:
     none                    none of them may have a window
     all                     all of them
     {all_but_every: n}      all but the n-th, the 2n-th ..
@@ -33,6 +33,7 @@ class Mixer(NamedTuple):
     attention: str
     is_rotated: bool
     feed_forward: str | None  # where the type of the layer says it
+    own: Mapping[str, Any]  # by the field of a kind of layer, what the model has otherwise
 
 
 def layer_mixers(config: FamilyConfig, row: Mapping[str, Any], layers: int, window: int | None) -> list[Mixer]:
@@ -42,15 +43,27 @@ def layer_mixers(config: FamilyConfig, row: Mapping[str, Any], layers: int, wind
     parts = [row["types"][word] for word in words]
     slides = [part["attention"] == "sliding" for part in parts]
     rotates = {"sliding": slides, "sliding_or_all": listed if window is None else slides}.get(row["rotates"], listed)
-    return [Mixer(part["attention"], rotate, part.get("feed_forward")) for part, rotate in zip(parts, rotates, strict=True)]
+    own = {word: _own(config, row["types"][word].get("own", {})) for word in set(words)}
+    every = zip(words, parts, rotates, strict=True)
+    return [Mixer(part["attention"], rotate, part.get("feed_forward"), own[word]) for word, part, rotate in every]
+
+
+def _own(config: FamilyConfig, cells: Mapping[str, Any]) -> dict[str, Any]:
+    """What layers of a type have otherwise than the model, as far as the config says so."""
+    decided = {name: config.decided(cell) for name, cell in cells.items()}
+    return {
+        name: value if isinstance(value, bool) else checked(config.key_of(cells[name]), value, int)
+        for name, value in decided.items()
+        if value is not None
+    }
 
 
 def _layer_types(config: FamilyConfig, row: Mapping[str, Any], window: int | None, rotated: Sequence[bool]) -> list[str]:
     """The type of each layer, as layer_types has it; types that are said of fewer layers are repeated."""
     key, given = config.found("layer_types")
     if given is not None:
-        types = list(given) if isinstance(given, str | list) else []
-        if not types or not {str(each) for each in types} <= set(row["types"]):
+        types = [str(each) for each in given] if isinstance(given, str | list) else []
+        if not types or not set(types) <= set(row["types"]):
             raise NotSupportedError(f"{shown(given)} is not covered; {', '.join(row['types'])} are", key=key)
         if window is None and any(row["types"][each]["attention"] == "sliding" for each in types):
             problem = f"missing; {key} has sliding layers, which need the number of tokens that they see"

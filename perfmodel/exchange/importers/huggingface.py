@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from perfmodel.errors import InputError, NotSupportedError, shown
+from perfmodel.exchange.families.blocks import block_settings, identities
 from perfmodel.exchange.families.cells import FamilyConfig
 from perfmodel.exchange.families.layers import layer_settings
 from perfmodel.exchange.families.refusals import row_of
@@ -25,7 +26,7 @@ PLAIN: Final = {"relu": "relu", "relu2": "squared_relu"} | dict.fromkeys(
 SIZES: Final = ("layers", "hidden_size", "attention_heads", "kv_heads", "ffn_hidden_size", "vocab_size")
 PARTS: Final = (  # a cell each, where a family has it
     *("norm", "pre_norms", "post_norms", "parallel_residual", "qk_norm", "embedding_norm", "spare_positions"),
-    *("sinks", "attention_gate"),
+    *("sinks", "attention_gate", "value_head_size"),
 )
 
 
@@ -70,6 +71,8 @@ def _assumptions(document: Document) -> dict[str, str]:
     shared = mapping.get("indexer_types")
     if isinstance(shared, list) and "shared" in shared:
         sentences["latent"] = "layers that take over the choice of another layer's indexer are counted as choosing themselves"
+    if idle := identities(mapping.get("block_configs")):
+        sentences["layers"] = f"{idle} blocks without attention and MLP are no layers: what they are given passes as it is"
     chunk = mapping.get("attention_chunk_size")
     if isinstance(chunk, int):
         exact = f"exact up to {chunk} tokens, at most twice the scores beyond"
@@ -96,6 +99,7 @@ def _translated(mapping: Mapping[str, Any], *, name: str, is_nested: bool = Fals
         problem = f"{sizes['hidden_size']} columns are too few for {sizes['attention_heads']} heads"
         raise InputError(problem, key=config.key_of(row["hidden_size"]))
     row = {**row, "position": config.decided(row["position"])}
+    parts: dict[str, Any] = {part: config.decided(row[part]) for part in PARTS if part in row}
     positions = {"max_positions": config.needed(row["max_positions"])} if row["position"] == "learned" else {}
     return {
         "name": name,
@@ -105,12 +109,17 @@ def _translated(mapping: Mapping[str, Any], *, name: str, is_nested: bool = Fals
         "position": row["position"],
         "rotary_fraction": _rotary_fraction(config, row, head_size),
         "tied_embeddings": config.decided(row["tied_embeddings"]),
-        **{part: config.decided(row[part]) for part in PARTS if part in row},
+        **parts,
         **_biases(config, row["biases"]),
         **{part: names for part in ("softcaps", "scales") if (names := _chosen(config, row[part]))},
         **positions,
-        **layer_settings(config, row, sizes["layers"]),
+        **_layers(config, row, {**sizes, "head_size": head_size, "sinks": False, **parts}),
     }
+
+
+def _layers(config: FamilyConfig, row: Mapping[str, Any], sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """The layers of a model of such sizes, as block_configs describes each of them, or as the row of the family says."""
+    return block_settings(config, row, sizes) if "blocks" in row else layer_settings(config, row, sizes)
 
 
 def _activation(config: FamilyConfig, row: Mapping[str, Any]) -> str:

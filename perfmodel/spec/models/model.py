@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from math import isqrt
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from perfmodel.errors import InputError
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.fields import Numeric, Spec, check_fields, choice, choices, count, flag, number, part, plain, text, words
-from perfmodel.spec.models.layer_kinds import LayerKind, check_pattern, layers_before
+from perfmodel.spec.models.layer_kinds import OWN, LayerKind, check_pattern, layers_before
 from perfmodel.spec.models.layer_parts import GatedDelta, LatentAttention, Mixture, StateSpace
 
 GATED_ACTIVATIONS = ("swiglu", "geglu")
@@ -64,6 +64,7 @@ class TransformerModel(Spec):
     qk_norm             queries and keys are normalised: by head, with one weight for all heads, or with a weight of their width
     softcaps            what is kept within bounds by a tanh: scores of attention, logits
     scales              what is multiplied by a constant: embeddings, the branches of a layer, logits
+    value_head_size     of each head's values, where they are of another size than its queries and keys
     sinks               every head has a number that takes part in its softmax for no token
     attention_gate      what heads give is multiplied with a gate, which queries come with
     mixture, latent     experts and latent attention, which all layers have where no kinds are described
@@ -104,6 +105,7 @@ class TransformerModel(Spec):
     layer_kinds: Mapping[str, LayerKind] | None = part(LayerKind, shape="table", optional=True, default=None)
     layer_pattern: tuple[str, ...] = words(default=())
     first_layers: tuple[str, ...] = words(default=())
+    value_head_size: Numeric | None = count(optional=True, default=None)
     sinks: bool = flag(default=False)
     attention_gate: bool = flag(default=False)
     mixture: Mixture | None = part(Mixture, optional=True, default=None)
@@ -119,9 +121,10 @@ class TransformerModel(Spec):
         self._check_parts()
         if self.position == "learned" and self.max_positions is None:
             raise InputError("missing; learned positions need their number", key="max_positions")
-        if not np.all(np.remainder(self.attention_heads, self.kv_heads) == 0):
-            heads = f"{plain(self.attention_heads)} attention heads{_divisors_text(self.attention_heads)}"
-            raise InputError(f"{plain(self.kv_heads)} does not divide {heads}", key="kv_heads")
+        _check_heads(self.attention_heads, self.kv_heads, key="kv_heads")
+        for name, kind in (self.layer_kinds or {}).items():
+            heads = kind.own.get("attention_heads", self.attention_heads)
+            _check_heads(heads, kind.own.get("kv_heads", self.kv_heads), key=f"layer_kinds.{name}.kv_heads")
 
     def _check_parts(self) -> None:
         """Raise for a kind of layer whose part no section describes, and for a section that no kind of layer has."""
@@ -153,6 +156,16 @@ class TransformerModel(Spec):
     def multi_token_parts(self) -> tuple[str, ...]:
         """The kinds of layers that one layer that predicts a further token is made of."""
         return self.multi_token_kinds or (self.last_kind,)
+
+    def seen_in(self, kind: LayerKind) -> TransformerModel:
+        """The model as if all its layers had the sizes that a kind of layer has of its own.
+
+        >>> from perfmodel.exchange.presets import model_preset
+        >>> model = model_preset("gemma-2-9b")
+        >>> [int(model.seen_in(LayerKind(kv_heads=heads)).kv_size) for heads in (None, 2)]
+        [2048, 512]
+        """
+        return _seen_in(self, kind) if kind.own else self
 
     def layers_of(self, kind: str, first: Numeric, number: Numeric) -> Numeric:
         """How many of `number` layers from `first` on (counted from 0) are of `kind`.
@@ -196,8 +209,13 @@ class TransformerModel(Spec):
 
     @property
     def kv_size(self) -> Numeric:
-        """Width of all key heads together (and of all value heads)."""
+        """Width of all key heads together."""
         return self.kv_heads * self.head_size
+
+    @property
+    def value_size(self) -> Numeric:
+        """Numbers of the values of one head."""
+        return self.head_size if self.value_head_size is None else self.value_head_size
 
     def padded_vocab_size(self, tensor_parallel: Numeric) -> Numeric:
         """The vocabulary that is really multiplied with: ceil(V / (multiple * t)) * multiple * t.
@@ -210,6 +228,20 @@ class TransformerModel(Spec):
         """
         multiple = self.vocab_padding_multiple * tensor_parallel
         return np.ceil(self.vocab_size / multiple) * multiple
+
+
+@lru_cache(maxsize=256)
+def _seen_in(model: TransformerModel, kind: LayerKind) -> TransformerModel:
+    none: dict[str, Any] = dict.fromkeys(OWN)
+    alike = {name: replace(each, **none) for name, each in model.kinds.items()}
+    return replace(model, **kind.own, layer_kinds=alike)
+
+
+def _check_heads(heads: Numeric, kv_heads: Numeric, *, key: str) -> None:
+    """Raise for heads of keys that do not divide those of queries. Errors: InputError."""
+    if not np.all(np.remainder(heads, kv_heads) == 0):
+        of = f"{plain(heads)} attention heads{_divisors_text(heads)}"
+        raise InputError(f"{plain(kv_heads)} does not divide {of}", key=key)
 
 
 @cache

@@ -23,7 +23,7 @@ def pattern(slides: Any, keys: dict[str, Any], *, rotates: str = "all", layers: 
 
 def kinds_of(row: Mapping[str, Any], keys: dict[str, Any], *, layers: int = 6) -> list[str]:
     """The kind of each layer, by a row of the table of families."""
-    settings = layer_settings(FamilyConfig(mapping=keys, defaults={"no_rope_layer_interval": 4}), row, layers)
+    settings = layer_settings(FamilyConfig(mapping=keys, defaults={"no_rope_layer_interval": 4}), row, {"layers": layers})
     first, words = settings.get("first_layers", "").split(), settings.get("layer_pattern", "full").split()
     return [*first, *(words[layer % len(words)] for layer in range(layers - len(first)))]
 
