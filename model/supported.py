@@ -31,10 +31,12 @@ PARTS: Final[Mapping[str, tuple[tuple[object, ...], str]]] = {  # field of a mod
     "value_head_size": ((None,), "values of the size of its queries and keys"),
     "sinks": ((False,), "no sinks in the softmax of its heads"),
     "attention_gate": ((False,), "no gates of its heads"),
+    "kv": (("own",), "keys and values out of products of their own"),
     "multi_token_layers": ((0,), "no layers that predict further tokens"),
 }
 PARTS_OF_EXPERTS: Final[Mapping[str, tuple[tuple[object, ...], str]]] = {
     "shared_gate": ((False,), "no gate of shared experts"),
+    "own_norms": ((False,), "no norms of experts"),
     "latent_size": ((None,), "experts as wide as the stream"),
     "capacity_factor": ((None,), "experts that take all tokens, without a capacity"),
 }

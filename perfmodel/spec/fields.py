@@ -74,10 +74,11 @@ class Choice:
 
     options: tuple[str, ...]
     other_names: tuple[tuple[str, str], ...] = ()
+    optional: bool = False
 
     def problem(self, value: Any) -> str:
         """What is wrong with `value`, or ""."""
-        if isinstance(value, str) and value in self.options:
+        if (isinstance(value, str) and value in self.options) or (value is None and self.optional):
             return ""
         known = dict(self.other_names).get(str(value).lower())
         hint = f"it is called {known} here" if known else did_you_mean(str(value), self.options)
@@ -206,9 +207,11 @@ def count(*, minimum: float = 1, maximum: float = 1e9, optional: bool = False, d
     return number("count", minimum=minimum, maximum=maximum, integer=True, optional=optional, default=default)
 
 
-def choice(*options: str, default: Any = MISSING, other_names: Mapping[str, str] = MappingProxyType({})) -> Any:
-    """A field that holds one of `options`."""
-    return _field(Choice(options, tuple(other_names.items())), default)
+def choice(
+    *options: str, default: Any = MISSING, optional: bool = False, other_names: Mapping[str, str] = MappingProxyType({})
+) -> Any:
+    """A field that holds one of `options`; `optional` admits None."""
+    return _field(Choice(options, tuple(other_names.items()), optional), default)
 
 
 def choices(*options: str, default: Any = MISSING, other_names: Mapping[str, str] = MappingProxyType({})) -> Any:

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
+from perfmodel.count.blocks import Block
 from perfmodel.count.flops import model_flop_per_token
 from perfmodel.count.iteration import iteration
-from perfmodel.count.operators import CachedAttention, FusedAttention, Matmul, model_flop
+from perfmodel.count.operators import CachedAttention, FusedAttention, Matmul, MemoryBound, model_flop, saved_bytes
 from perfmodel.count.parameters import parameter_count
 from perfmodel.count.serving.forward_pass import ForwardPass, ServedProduct, cache_bytes_per_token, forward_operators
-from perfmodel.count.serving.memory import activation_bytes, weight_bytes
-from perfmodel.errors import InputError
+from perfmodel.count.serving.memory import activation_bytes, sequence_bytes, weight_bytes
+from perfmodel.errors import InputError, NotSupportedError
 from perfmodel.exchange.presets import model_preset, stack_preset
 from perfmodel.exchange.questions.serving.served_models import serving_setup
 from perfmodel.spec.models.layer_kinds import LayerKind
@@ -31,6 +32,7 @@ OWN: list[dict[str, Any]] = [
     {"value_head_size": 64},
     {"ffn_hidden_size": 7168},
     {"sinks": True},
+    {"kv": "tied"},
 ]
 ALONE = replace(RAMP_STAGE, tensor_parallel=1, sequence_length=4096)
 
@@ -84,6 +86,103 @@ def test_values_of_another_size_make_what_heads_give() -> None:
     own = 6.0 * 32 * (192 + 128) * 4096
     without = replace(model, attention_heads=32, layers=1)
     assert model_flop_per_token(without, 4096) - model_flop_per_token(without, 1) == pytest.approx(own * 4095 / 4096)
+
+
+def layer_of(model: TransformerModel, kind: str = "") -> Block:
+    """One layer of a kind, plain, in training."""
+    return iteration(setup_of(model, ALONE)).layers[kind].plain
+
+
+def attention_bytes(block: Block) -> float:
+    """What the core of attention keeps for the backward pass."""
+    return float(saved_bytes(op for op in block.forward if isinstance(op, FusedAttention)))
+
+
+def test_tied_values_have_no_product_of_their_own() -> None:
+    """h*(q + v) in place of h*(q + 2*v); both are kept, in training and in the cache (Gemma 4)."""
+    tied = every(kv="tied")
+    assert parameter_count(LLAMA).total - parameter_count(tied).total == 32 * 4096 * 8 * 128
+    assert attention_bytes(layer_of(tied)) == attention_bytes(layer_of(LLAMA))
+    assert cache_bytes_per_token(served(tied), tied.kinds[""]) == 2 * 8 * 128 * 2
+
+
+BORROWING = half(kv="borrowed", ffn_hidden_size=28672)
+
+
+def test_borrowed_keys_are_neither_formed_nor_kept_again() -> None:
+    """Products of queries alone, no keys for the gradients, and no cache: that of another layer is read."""
+    keys_and_values, wider = 4096 * 2 * 8 * 128, 3 * 4096 * (28672 - 14336)
+    assert parameter_count(LLAMA).total - parameter_count(BORROWING).total == 16 * (keys_and_values - wider)
+    own, borrowed = (layer_of(BORROWING, kind) for kind in ("plain", "own"))
+    assert attention_bytes(own) - attention_bytes(borrowed) == 2 * ALONE.tokens_per_micro_batch * 2 * 8 * 128
+    server = served(BORROWING)
+    assert cache_bytes_per_token(server, BORROWING.kinds["own"]) == 0
+    assert 2 * sequence_bytes(server, 1024) == sequence_bytes(served(LLAMA), 1024)
+    passed = forward_operators(server, ForwardPass(sequences=4.0, context=100.0))
+    reads = {op.name: op.cache_bytes for op in passed if isinstance(op, CachedAttention)}
+    assert reads["layer.own.attention.core"] == reads["layer.plain.attention.core"] == 2 * 8 * 128 * 2
+
+
+def test_keys_are_borrowed_of_layers_on_the_same_stage() -> None:
+    """Others would have to be sent."""
+    with pytest.raises(NotSupportedError, match="layers that borrow keys and values over 4 stages are not covered"):
+        check_setup(setup_of(BORROWING, replace(RAMP_STAGE, tensor_parallel=1, pipeline_parallel=4)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "words"),
+    [
+        ({"kv": "borrowed"}, "kv", "all layers cannot borrow"),
+        ({"layer_kinds": {"only": LayerKind(kv="borrowed")}}, "layer_kinds", "some need their own"),
+        ({"gate_by_head": True}, "gate_by_head", "the model has no gate"),
+    ],
+)
+def test_what_nobody_has_cannot_be_borrowed(changes: dict[str, Any], key: str, words: str) -> None:
+    """Nor can a gate that is not there have a number for each head."""
+    with pytest.raises(InputError, match=words) as refusal:
+        replace(LLAMA, **changes)
+    assert refusal.value.key == key
+
+
+def test_a_gate_by_head_has_a_number_for_each() -> None:
+    """h*a parameters in place of h*q, and a pass over what heads give in place of two numbers for one."""
+    whole, by_head = every(attention_gate=True), every(attention_gate=True, gate_by_head=True)
+    plain = parameter_count(LLAMA).total
+    assert parameter_count(whole).total - plain == 32 * 4096 * 4096
+    assert parameter_count(by_head).total - plain == 32 * 4096 * 32
+    moved = [
+        next(op.moved_bytes for op in layer_of(model).forward if op.name.endswith(".gate") and isinstance(op, MemoryBound))
+        for model in (whole, by_head)
+    ]
+    assert moved[1] == moved[0] * 2 / 3
+
+
+def test_norms_of_values_learn_nothing() -> None:
+    """As many parameters as norms of queries and keys by head; a kernel more, over v numbers of a token."""
+    head, values = every(qk_norm="head"), every(qk_norm="head_and_values")
+    assert parameter_count(head).total == parameter_count(values).total
+    one, other = (next(op for op in layer_of(model).forward if op.name.endswith("qk_norm")) for model in (head, values))
+    assert isinstance(one, MemoryBound)
+    assert isinstance(other, MemoryBound)
+    assert other.kernels == 3
+    assert one.kernels == 2
+    assert other.moved_bytes / one.moved_bytes == (32 + 2 * 8) / (32 + 8)
+
+
+def test_norms_of_experts_are_four_of_the_stream() -> None:
+    """One of them is the router's, which has a scale for each expert too (Gemma 4); in training and in a server."""
+    mixtral = model_preset("mixtral-8x7b")
+    assert mixtral.mixture is not None
+    normed = replace(mixtral, mixture=replace(mixtral.mixture, own_norms=True))
+    assert parameter_count(normed).total - parameter_count(mixtral).total == 32 * (4 * 4096 + 8)
+    plain, more = (layer_of(model) for model in (mixtral, normed))
+    norms = [op for op in more.forward if "own_norm" in op.name and isinstance(op, MemoryBound)]
+    assert len(norms) == 4
+    assert len(more.forward) == len(plain.forward) + 4
+    rows = ForwardPass(sequences=4.0, context=100.0)
+    (served_norm,) = (op for op in forward_operators(served(normed), rows) if op.name == "layer.mlp.own_norms")
+    assert isinstance(served_norm, MemoryBound)
+    assert served_norm.moved_bytes == 2 * 2 * 4 * 4 * 4096
 
 
 def served(model: TransformerModel, tensor_parallel: int = 1) -> ServingSetup:

@@ -18,6 +18,7 @@ from perfmodel.count.busiest import busiest_load, share_met
 from perfmodel.count.declarations import Component, ExpertShards, LayerPart, Linear
 from perfmodel.count.layer import layer_name, layer_parts
 from perfmodel.count.operators import CachedAttention, Collective, FusedAttention, Matmul, MemoryBound
+from perfmodel.count.parts.experts import OWN_NORMS
 from perfmodel.count.parts.vocabulary import head_linear
 from perfmodel.count.roles import Role
 from perfmodel.count.serving.mixers import mixer_operators
@@ -33,8 +34,9 @@ from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.axes import TENSOR
 from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.layout import ProcessGroup
-from perfmodel.spec.models.layer_kinds import STATE_MIXERS, LayerKind
+from perfmodel.spec.models.layer_kinds import BORROWED, STATE_MIXERS, LayerKind
 from perfmodel.spec.models.layer_parts import described
+from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.precision import FP32_BYTES, operand_bytes
 from perfmodel.spec.serving.formats import WIDE, WIDE_BYTES
 from perfmodel.spec.serving.setup import ServingSetup
@@ -110,12 +112,17 @@ def cache_bytes_per_token(setup: ServingSetup, kind: LayerKind) -> Numeric:
     48128.0
     """
     model = setup.model.seen_in(kind)
-    if kind.attention == "none" or kind.attention in STATE_MIXERS:
+    if kind.attention == "none" or kind.attention in STATE_MIXERS or model.kv == BORROWED:
         return 0.0
     if kind.attention == "latent":
         latent = described(model.latent, "latent")
         index = 0.0 if latent.indexer is None else index_bytes_per_token(latent.indexer)
         return (latent.kv_rank + latent.rotary_head_size) * setup.cache.bytes + index
+    return _key_bytes(setup, model)
+
+
+def _key_bytes(setup: ServingSetup, model: TransformerModel) -> Numeric:
+    """Bytes of the keys and values of one token that heads of one GPU attend to, whichever layer keeps them."""
     numbers = model.head_size + model.value_size
     return np.maximum(model.kv_heads / setup.attention_tensor, 1.0) * numbers * setup.cache.bytes
 
@@ -176,7 +183,7 @@ class _PassOperators:
             if self.model.parallel_residual == "none" or kind.feed_forward == "none":  # else it is added to that of the MLP
                 yield from self._all_reduce(f"{called}.attention.all_reduce", rows, setup.attention_tensor)
         if feed_forward is not None:
-            yield from self._norms(f"{called}.mlp", feed_forward, self.tokens.rows, 0.0)
+            yield from self._norms(f"{called}.mlp", feed_forward, self.tokens.rows, self._normed_by_experts(kind), "own_norms")
             yield from self._linears(feed_forward, self.tokens.rows)
             yield from self._between(feed_forward, f"{called}.mlp")
             yield from self._all_reduce(f"{called}.mlp.all_reduce")
@@ -264,7 +271,8 @@ class _PassOperators:
         kv_heads = heads if latent else np.maximum(model.kv_heads / tensor, 1.0)
         indexer = latent.indexer if latent else None
         per_token = cache_bytes_per_token(self.setup, kind)
-        around = WIDE_BYTES * own.rows * (2 * heads + kv_heads) * model.head_size + per_token * own.rows
+        rotated = 2 * heads if model.kv == BORROWED else 2 * heads + kv_heads
+        around = WIDE_BYTES * own.rows * rotated * model.head_size + per_token * own.rows
         yield self._moved(f"{name}.rotary", Role.ELEMENTWISE, around, kernel="latent_rotary" if latent else "rotary")
         sparse: Numeric = 0.0  # prompts whose tokens see chosen ones alone
         if indexer is not None:
@@ -272,6 +280,8 @@ class _PassOperators:
             yield from index_operators(indexer, name, self.repeats, context=own.context, **tokens)
             per_token = per_token - index_bytes_per_token(indexer)
             sparse = long_prompts(indexer, own.prompts, own.prompt_tokens)
+        if model.kv == BORROWED and latent is None:
+            per_token = _key_bytes(self.setup, model)  # of the cache of another layer
         if anywhere(np.asarray(own.sequences) > 0):
             yield CachedAttention(
                 name=f"{name}.core",
@@ -328,17 +338,27 @@ class _PassOperators:
         if kind.attention == "latent":
             latent = described(self.model.latent, "latent")
             return latent.query_rank + latent.kv_rank
-        return (self.model.query_size + self.model.kv_size) / self.setup.attention_tensor
+        model = self.model
+        keys = 0 if model.kv == BORROWED else model.kv_size
+        values = model.kv_heads * model.value_size if keys and model.qk_norm == "head_and_values" else 0
+        return (model.query_size + keys + values) / self.setup.attention_tensor
 
-    def _norms(self, name: str, declared: LayerPart, rows: Numeric, inner_width: Numeric | None) -> Iterator[ServedOperator]:
-        """Norms of the stream, each with the residual connection before it in one kernel; those of queries and keys in one.
+    def _normed_by_experts(self, kind: LayerKind) -> Numeric:
+        """Numbers of a token that norms inside a mixture of experts take."""
+        mixture = self.model.mixture if kind.feed_forward == "experts" else None
+        return OWN_NORMS * self.model.hidden_size if mixture and mixture.own_norms else 0.0
+
+    def _norms(
+        self, name: str, declared: LayerPart, rows: Numeric, inner_width: Numeric | None, inner: str = "qk_norm"
+    ) -> Iterator[ServedOperator]:
+        """Norms of the stream, each with the residual connection before it in one kernel; `inner` ones in one.
 
         The norm within a mixer, which has no `inner_width`, is one of its own operators.
         """
         for each in range(declared.norms):
             yield self._norm(f"{name}.{'post_norm' if each else 'norm'}", rows)
         if inner_width is not None and anywhere(np.asarray(declared.inner_norms) > 0):
-            yield self._moved(f"{name}.qk_norm", Role.NORM, 2 * WIDE_BYTES * rows * inner_width, kernel="qk_norm")
+            yield self._moved(f"{name}.{inner}", Role.NORM, 2 * WIDE_BYTES * rows * inner_width, kernel="qk_norm")
 
     def _norm(self, name: str, rows: Numeric) -> MemoryBound:
         moved = 4 * WIDE_BYTES * rows * self.model.hidden_size

@@ -8,7 +8,8 @@ from typing import Any, Final, NamedTuple
 from perfmodel.errors import InputError, NotSupportedError, shown
 from perfmodel.exchange.families.cells import FamilyConfig, checked
 from perfmodel.exchange.families.experts import feed_forward_parts
-from perfmodel.exchange.families.mixers import layer_mixers
+from perfmodel.exchange.families.mixers import Mixer, layer_mixers
+from perfmodel.spec.models.layer_kinds import BORROWED
 from perfmodel.spec.models.model import MOST_LAYERS, SECTIONS
 
 OVERRIDES: Final = {  # what per_layer_config may say of a layer, and what that is called here
@@ -42,23 +43,40 @@ def layer_settings(config: FamilyConfig, row: Mapping[str, Any], sizes: Mapping[
     window = config.number(row["window"])
     mixers = layer_mixers(config, row, layers, window)
     others = feed_forward_parts(config, row, layers)
-    overrides = layer_overrides(config, layers)
+    overrides, borrowed = layer_overrides(config, layers), _borrowed(config, row, layers)
     every = [
-        ConfigLayer(mixer.attention, mixer.is_rotated, mixer.feed_forward or other, _differing({**mixer.own, **own}, sizes))
-        for mixer, other, own in zip(mixers, others, overrides, strict=True)
+        ConfigLayer(mixer.attention, mixer.is_rotated, mixer.feed_forward or other, _differing(_own(mixer, own, more), sizes))
+        for mixer, other, own, more in zip(mixers, others, overrides, borrowed, strict=True)
     ]
     return _sections(config, row, every) | kinds_in_order(every, window, _further(config, row))
 
 
-def layer_overrides(config: FamilyConfig, layers: int) -> list[dict[str, int]]:
-    """What per_layer_config says of each layer in place of the model's sizes, as transformers writes it down.
+def _own(mixer: Mixer, listed: Mapping[str, Any] | None, borrowed: Mapping[str, Any]) -> dict[str, Any]:
+    """What a layer has otherwise: as its type says, or the config layer by layer, where that has sizes at all; or borrowed."""
+    said = {name: value for name, value in mixer.own.items() if listed is None or name not in OVERRIDES.values()}
+    return {**said, **(listed or {}), **borrowed}
+
+
+def _borrowed(config: FamilyConfig, row: Mapping[str, Any], layers: int) -> list[dict[str, Any]]:
+    """What the last layers have otherwise, which take over keys and values of others; nothing of the layers before them."""
+    rule = row.get("borrowing")
+    number = 0 if rule is None else config.decided(rule["layers"]) or 0
+    if not number or rule is None:
+        return [{} for _ in range(layers)]
+    checked(config.key_of(rule["layers"]), number, int)
+    own = {name: value for name, cell in rule["own"].items() if (value := config.decided(cell)) is not None}
+    return [{"kv": BORROWED, **own} if layer >= layers - number else {} for layer in range(layers)]
+
+
+def layer_overrides(config: FamilyConfig, layers: int) -> list[dict[str, int]] | list[None]:
+    """What per_layer_config says of each layer in place of the model's sizes, as transformers writes it down; None without it.
 
     Errors: InputError, NotSupportedError.
     """
     key, given = config.found("per_layer_config")
     found: list[dict[str, int]] = [{} for _ in range(layers)]
     if given is None:
-        return found
+        return [None] * layers
     if not isinstance(given, Mapping) or not all(str(place).isdecimal() and int(place) < layers for place in given):
         raise InputError(f"{shown(given)} is no mapping from some of {layers} layers, counted from 0, to their sizes", key=key)
     for place, overrides in given.items():

@@ -9,8 +9,11 @@ layer_types, `mixers` says which layers have the type linear_attention, or `slid
     {all_but_first_of: n}   all but the first of each n
     {all_but: list}         all but those that are listed, counted from 0
     {from: n}               those behind the first n
+    {all_but_first_and_every: n}  all but the first of the model, and the n-th, the 2n-th ..
     unrotated, rotated      those whose queries and keys are not rotated, or are
     listed                  those that attention_types calls local
+
+`ends_with` is the type of the last layer, whatever else says otherwise.
 
 `rotates`: all; sliding: those that slide; sliding_or_all: those, or all where none has a window; listed: as no_rope_layers says
 """
@@ -40,6 +43,7 @@ def layer_mixers(config: FamilyConfig, row: Mapping[str, Any], layers: int, wind
     """The mixer of each layer. Errors: InputError, NotSupportedError."""
     listed = _listed_rotation(config, layers) if row["rotates"] == "listed" else [True] * layers
     words = _layer_types(config, row, window, listed)
+    words[-1] = row.get("ends_with", words[-1])
     parts = [row["types"][word] for word in words]
     slides = [part["attention"] == "sliding" for part in parts]
     rotates = {"sliding": slides, "sliding_or_all": listed if window is None else slides}.get(row["rotates"], listed)
@@ -52,7 +56,7 @@ def _own(config: FamilyConfig, cells: Mapping[str, Any]) -> dict[str, Any]:
     """What layers of a type have otherwise than the model, as far as the config says so."""
     decided = {name: config.decided(cell) for name, cell in cells.items()}
     return {
-        name: value if isinstance(value, bool) else checked(config.key_of(cells[name]), value, int)
+        name: value if isinstance(value, bool | str) else checked(config.key_of(cells[name]), value, int)
         for name, value in decided.items()
         if value is not None
     }
@@ -98,7 +102,12 @@ def _chosen_layers(config: FamilyConfig, rule: Any, rotated: Sequence[bool]) -> 
         return [layer not in listed for layer in range(len(rotated))]
     size = config.decided(cell)
     checked(config.key_of(cell), size, int if name != "from" else float)
-    tests = {"all_but_every": lambda n: (n + 1) % size, "all_but_first_of": lambda n: n % size, "from": lambda n: n >= size}
+    tests = {
+        "all_but_every": lambda n: (n + 1) % size,
+        "all_but_first_and_every": lambda n: n and (n + 1) % size,
+        "all_but_first_of": lambda n: n % size,
+        "from": lambda n: n >= size,
+    }
     return [bool(tests[name](layer)) for layer in range(len(rotated))]
 
 

@@ -26,7 +26,7 @@ PLAIN: Final = {"relu": "relu", "relu2": "squared_relu"} | dict.fromkeys(
 SIZES: Final = ("layers", "hidden_size", "attention_heads", "kv_heads", "ffn_hidden_size", "vocab_size")
 PARTS: Final = (  # a cell each, where a family has it
     *("norm", "pre_norms", "post_norms", "parallel_residual", "qk_norm", "embedding_norm", "spare_positions"),
-    *("sinks", "attention_gate", "value_head_size"),
+    *("sinks", "attention_gate", "gate_by_head", "value_head_size"),
 )
 
 
@@ -113,7 +113,7 @@ def _translated(mapping: Mapping[str, Any], *, name: str, is_nested: bool = Fals
         **_biases(config, row["biases"]),
         **{part: names for part in ("softcaps", "scales") if (names := _chosen(config, row[part]))},
         **positions,
-        **_layers(config, row, {**sizes, "head_size": head_size, "sinks": False, **parts}),
+        **_layers(config, row, {**sizes, "head_size": head_size, "sinks": False, "kv": "own", **parts}),
     }
 
 

@@ -21,8 +21,10 @@ STATE_MIXERS: Final = ("mamba2", "gated_delta")  # which go through a sequence b
 HEADED: Final = ("full", "sliding")  # whose queries, keys and values have heads of the sizes of a model
 ATTENTION_KINDS: Final = ("full", "sliding", "latent", *STATE_MIXERS, "none")
 FEED_FORWARD_KINDS: Final = ("dense", "experts", "none")
+KV: Final = ("own", "tied", "borrowed")
+BORROWED: Final = "borrowed"
 OWN: Final = (  # what a kind may have in place of its model's
-    *("attention_heads", "kv_heads", "head_size", "value_head_size", "ffn_hidden_size", "sinks"),
+    *("attention_heads", "kv_heads", "head_size", "value_head_size", "ffn_hidden_size", "sinks", "kv"),
 )
 
 
@@ -35,7 +37,8 @@ class LayerKind(Spec):
     feed_forward   dense: one MLP that all tokens pass; experts: a router sends each token to some of many; none
     rotary         its queries and keys are rotated, where the model has rotary positions
 
-    Sizes of OWN are its own where they are given, else those of the model, and so are sinks.
+    Sizes of OWN are its own where they are given, else those of the model, and so are sinks, and where its keys and values
+    come from (`kv`).
 
     Errors: InputError.
     """
@@ -50,6 +53,7 @@ class LayerKind(Spec):
     value_head_size: Numeric | None = count(optional=True, default=None)
     ffn_hidden_size: Numeric | None = count(optional=True, default=None)
     sinks: bool | None = flag(optional=True, default=None)
+    kv: str | None = choice(*KV, optional=True, default=None)
 
     def __post_init__(self) -> None:
         check_fields(self)

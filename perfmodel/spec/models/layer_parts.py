@@ -34,6 +34,8 @@ class Mixture(Spec):
     ffn_hidden_size          width of one routed expert; `shared_ffn_hidden_size` that of all shared experts together
     shared_gate              what shared experts give is weighed by a number that each token has for them
     router_bias              the router's product has a bias
+    own_norms                routed and shared experts have a norm of their own each, behind them, beside that which both may
+                             have; routed ones have one before them too, and the router one that is scaled by learned numbers
     groups                   of experts, of which a token meets `groups_per_token` at most: node-limited routing
     latent_size              routed experts act on tokens projected to this width, where they are narrower than the stream
     capacity_factor          an expert takes this many times the mean number of tokens, padded to it, and drops others; none:
@@ -49,6 +51,7 @@ class Mixture(Spec):
     shared_ffn_hidden_size: Numeric = count(minimum=0, default=0)
     shared_gate: bool = flag(default=False)
     router_bias: bool = flag(default=False)
+    own_norms: bool = flag(default=False)
     groups: Numeric = count(default=1)
     groups_per_token: Numeric = count(default=1)
     latent_size: Numeric | None = number("count", minimum=1, integer=True, optional=True, default=None)

@@ -13,7 +13,7 @@ import numpy as np
 from perfmodel.errors import InputError
 from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.fields import Numeric, Spec, check_fields, choice, choices, count, flag, number, part, plain, text, words
-from perfmodel.spec.models.layer_kinds import OWN, LayerKind, check_pattern, layers_before
+from perfmodel.spec.models.layer_kinds import BORROWED, HEADED, KV, OWN, LayerKind, check_pattern, layers_before
 from perfmodel.spec.models.layer_parts import GatedDelta, LatentAttention, Mixture, StateSpace
 
 GATED_ACTIVATIONS = ("swiglu", "geglu")
@@ -39,6 +39,7 @@ QK_NORMS: Final = {  # of queries and keys: numbers learned for each of a head, 
     "head": (1, False),
     "head_with_bias": (2, False),
     "width": (1, True),
+    "head_and_values": (1, False),  # values too, by a norm that learns nothing
 }
 
 SECTIONS: Final = {  # of a model, by the part of a layer that each describes
@@ -66,7 +67,10 @@ class TransformerModel(Spec):
     scales              what is multiplied by a constant: embeddings, the branches of a layer, logits
     value_head_size     of each head's values, where they are of another size than its queries and keys
     sinks               every head has a number that takes part in its softmax for no token
-    attention_gate      what heads give is multiplied with a gate, which queries come with
+    kv                  own: queries, keys and values are three products; tied: values are the keys before their norm and
+                        rotation; borrowed, of a kind of layer: keys and values are those of the last layer before it that
+                        has its own and the same window
+    attention_gate      what heads give is multiplied with a gate, which queries come with; gate_by_head: by one number a head
     mixture, latent     experts and latent attention, which all layers have where no kinds are described
     state_space, delta  other mixers, which some kind of layer has
     multi_token_layers  layers behind the last that predict a token farther each, and share embedding and head
@@ -107,7 +111,9 @@ class TransformerModel(Spec):
     first_layers: tuple[str, ...] = words(default=())
     value_head_size: Numeric | None = count(optional=True, default=None)
     sinks: bool = flag(default=False)
+    kv: str = choice(*KV, default="own")
     attention_gate: bool = flag(default=False)
+    gate_by_head: bool = flag(default=False)
     mixture: Mixture | None = part(Mixture, optional=True, default=None)
     latent: LatentAttention | None = part(LatentAttention, optional=True, default=None)
     state_space: StateSpace | None = part(StateSpace, optional=True, default=None)
@@ -119,6 +125,7 @@ class TransformerModel(Spec):
         check_fields(self)
         check_pattern(self.layer_kinds, self.layer_pattern, self.first_layers, self.multi_token_kinds)
         self._check_parts()
+        self._check_keys()
         if self.position == "learned" and self.max_positions is None:
             raise InputError("missing; learned positions need their number", key="max_positions")
         _check_heads(self.attention_heads, self.kv_heads, key="kv_heads")
@@ -138,6 +145,16 @@ class TransformerModel(Spec):
         if self.latent is not None and np.any(np.asarray(self.head_size != self.latent.head_size)):
             wants = f"{plain(self.latent.head_size)}, the sum of latent.nope_head_size and latent.rotary_head_size"
             raise InputError(f"{plain(self.head_size)} is not {wants}", key="head_size")
+
+    def _check_keys(self) -> None:
+        """Raise for layers that borrow keys and values where no layer has its own, and for a gate by head of none."""
+        lends = [kind.kv or self.kv for kind in self.kinds.values() if kind.attention in HEADED]
+        if self.layer_kinds is None and self.kv == BORROWED:
+            raise InputError("all layers cannot borrow; kv of a kind of layer says which do", key="kv")
+        if any(kind.kv for kind in self.kinds.values()) and set(lends) == {BORROWED}:
+            raise InputError("all layers with attention borrow keys and values; some need their own", key="layer_kinds")
+        if self.gate_by_head and not self.attention_gate:
+            raise InputError("the model has no gate; attention_gate: true gives it one", key="gate_by_head")
 
     @property
     def kinds(self) -> Mapping[str, LayerKind]:

@@ -10,7 +10,7 @@ from perfmodel.errors import NotSupportedError
 from perfmodel.spec.axes import EXPERT, EXPERT_TENSOR, OF_EXPERTS, Axis
 from perfmodel.spec.fields import plain
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.models.layer_kinds import STATE_MIXERS
+from perfmodel.spec.models.layer_kinds import BORROWED, STATE_MIXERS
 from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.rules import Rule, divides, would
 from perfmodel.spec.stack import SoftwareStack
@@ -35,6 +35,19 @@ def state_rules(model: TransformerModel, layout: Layout) -> Iterator[Rule]:
         key="context_parallel",
         allows=not names or np.asarray(layout.context_parallel) == 1,
         sentence=lambda: f"{names} over {plain(layout.context_parallel)} ranks of a sequence is not covered; 1 would do",
+        error=NotSupportedError,
+    )
+
+
+def borrowing_rules(model: TransformerModel, layout: Layout) -> Iterator[Rule]:
+    """Keys and values of a layer that others borrow would have to travel from one pipeline stage to the next."""
+    borrows = any(kind.kv == BORROWED for kind in model.kinds.values())
+    yield Rule(
+        key="pipeline_parallel",
+        allows=not borrows or np.asarray(layout.pipeline_parallel) == 1,
+        sentence=lambda: (
+            f"layers that borrow keys and values over {plain(layout.pipeline_parallel)} stages are not covered; 1 would do"
+        ),
         error=NotSupportedError,
     )
 

@@ -65,6 +65,11 @@ DENSE: Final = [
     *_of("vaultgemma", GEMMA, {"sliding_window": 96}),
     *_of("gemma3_text", GEMMA, {"sliding_window": 96, "sliding_window_pattern": 3},
          {"attention_bias": True, "final_logit_softcapping": 30.0}),
+    *_of("gemma4_text", GEMMA | {"sliding_window": 96, "global_head_dim": 64, "hidden_size_per_layer_input": 0}, {},
+         {"attention_k_eq_v": True, "num_global_key_value_heads": 2, "num_hidden_layers": 7, "attention_bias": True,
+          "final_logit_softcapping": 30.0},
+         {"num_kv_shared_layers": 6, "num_hidden_layers": 12, "use_double_wide_mlp": True},
+         {"enable_moe_block": True, "num_experts": 6, "top_k_experts": 2, "moe_intermediate_size": 72}),
     *_of("olmo", SILU, {}, {"attention_bias": True}),
     *_of("olmo2", SILU, {}, {"attention_bias": True, "tie_word_embeddings": True}),
     *_of("olmo3", SILU, {"sliding_window": 96}),
@@ -114,6 +119,10 @@ LINEAR: Final = {
     "linear_conv_kernel_dim": 3, "linear_key_head_dim": 16, "linear_value_head_dim": 24, "linear_num_key_heads": 2,
     "linear_num_value_heads": 4,
 }  # fmt: skip
+STEP: Final = {
+    "head_dim": 40, "share_expert_dim": 104, "sliding_window": 96,
+    "layer_types": ["full_attention", "sliding_attention", "sliding_attention", "full_attention", "sliding_attention"],
+}  # fmt: skip
 MAMBA: Final = {"mamba_n_heads": 8, "mamba_d_state": 16, "mamba_n_groups": 2, "mamba_d_conv": 3}
 DBRX: Final = OLD | {
     "d_model": 192, "n_heads": 12, "n_layers": 2, "max_seq_len": 640, "attn_config": {"kv_n_heads": 4, "rope_theta": 10000.0},
@@ -145,6 +154,11 @@ PARTS: Final = [
     *_of("solar_open", {key: value for key, value in ROUTED.items() if key != "intermediate_size"} | {"head_dim": 40}),
     *_of("hy_v3", NARROW | {"head_dim": 40}),
     *_of("exaone_moe", NARROW | {"sliding_window": 96, "first_k_dense_replace": 2}),
+    *_of("mimo_v2_flash", ROUTED | {"head_dim": 24, "v_head_dim": 16, "sliding_window": 96, "num_key_value_heads": 2}, {},
+         {"attention_bias": True, "layer_types": ["full_attention"] * 3 + ["sliding_attention"] * 2,
+          "mlp_layer_types": ["dense"] * 2 + ["sparse"] * 3}),
+    *_of("step3p5", ROUTED | STEP, {"num_sliding_attention_heads": 16},
+         {"moe_layers_enum": "2,4", "attention_other_setting": {"num_attention_heads": 8}}),
     *_of("afmoe", NARROW | {"head_dim": 40, "sliding_window": 96, "num_dense_layers": 2}, {}, {"mup_enabled": True}),
     *_of("ernie4_5_moe", SILU | {"moe_num_experts": 6, "moe_k": 2, "moe_intermediate_size": 72}, {},
          {"moe_layer_start_index": 0, "moe_layer_end_index": 3, "moe_layer_interval": 2, "moe_num_shared_experts": 0}),

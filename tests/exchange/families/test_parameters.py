@@ -61,7 +61,7 @@ def test_titles_say_what_some_model_of_a_family_has() -> None:
             "soft caps": any(model.softcaps for model in models),
             "constant factors": any(model.scales for model in models),
             "not gated": any(not model.gated for model in models),
-            "sinks": any(model.sinks for model in models),
+            "sinks": any(model.seen_in(kind).sinks for model in models for kind in model.kinds.values()),
             "a gate behind attention": any(model.attention_gate for model in models),
             "experts": any(model.mixture for model in models),
             "latent attention": any(model.latent for model in models),
