@@ -1,9 +1,9 @@
 """One layer of a decoder on one GPU: attention and feed-forward part, with norms around them, inside residual connections.
 
-The parts and their linears are declared in attention.py, latent_attention.py, feed_forward.py, experts.py and mixers.py;
-here is the layer that they make, with all that lies around them. Parts that are parallel read the same stream, which is kept
-once; each still adds its result to the stream on its own, and each communicates on its own (software that adds both up first,
-as GPT-NeoX does, has one message fewer).
+The parts and their linears are declared in grouped_query.py, latent_attention.py, feed_forward.py, experts.py and
+mixer_linears.py; here is the layer that they make, with all that lies around them. Parts that are parallel read the same
+stream, which is kept once; each still adds its result to the stream on its own, and each communicates on its own (software that
+adds both up first, as GPT-NeoX does, has one message fewer).
 """
 
 from __future__ import annotations

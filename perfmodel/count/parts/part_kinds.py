@@ -10,18 +10,12 @@ from typing import Final
 
 from perfmodel.count.blocks import Block
 from perfmodel.count.declarations import ExpertShards, LayerPart
-from perfmodel.count.parts.attention import attention_core_flop, grouped_query_attention, grouped_query_inside
 from perfmodel.count.parts.experts import routed_experts, routed_inside
 from perfmodel.count.parts.feed_forward import dense_inside, dense_mlp
+from perfmodel.count.parts.grouped_query import attention_core_flop, grouped_query_attention, grouped_query_inside
 from perfmodel.count.parts.latent_attention import latent_attention, latent_core_flop, latent_inside
-from perfmodel.count.parts.mixers import (
-    gated_delta_core_flop,
-    gated_delta_inside,
-    gated_delta_mixer,
-    mamba2_core_flop,
-    mamba2_inside,
-    mamba2_mixer,
-)
+from perfmodel.count.parts.mixer_linears import gated_delta_core_flop, gated_delta_mixer, mamba2_core_flop, mamba2_mixer
+from perfmodel.count.parts.mixers import gated_delta_inside, mamba2_inside
 from perfmodel.count.parts.stream import StreamOperators
 from perfmodel.errors import NotSupportedError
 from perfmodel.light_dataclass import dataclass

@@ -4,10 +4,13 @@
 not what the experts of the row say, and under `own` what it has otherwise than the model, in cells. Where the config has no
 layer_types, `mixers` says which layers have the type linear_attention, or `slides` which have a window:
     none                    none of them may have a window
+    typed                   none of them: windows are those of layer_types alone
     all                     all of them
     {all_but_every: n}      all but the n-th, the 2n-th ..
     {all_but_first_of: n}   all but the first of each n
-    {all_but: list}         all but those that are listed, counted from 0
+    {all_but_multiples_of: n}  all but those whose place, counted from 0, is n, 2n ..
+    {all_but: list}         all but those that are listed, counted from 0; all_but_counted: counted from 1. Of several rules the
+                            first counts whose list the config has
     {from: n}               those behind the first n
     {all_but_first_and_every: n}  all but the first of the model, and the n-th, the 2n-th ..
     unrotated, rotated      those whose queries and keys are not rotated, or are
@@ -20,7 +23,7 @@ layer_types, `mixers` says which layers have the type linear_attention, or `slid
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -92,20 +95,25 @@ def _sliding_layers(config: FamilyConfig, rule: Any, window: int | None, rotated
 
 def _chosen_layers(config: FamilyConfig, rule: Any, rotated: Sequence[bool]) -> list[bool]:
     """Whether a rule chooses each layer."""
+    if rule == "typed":
+        return [False] * len(rotated)
     if rule in ("unrotated", "rotated"):
         return [rotates == (rule == "rotated") for rotates in rotated]
     if rule == "all":
         return [True] * len(rotated)
-    ((name, cell),) = rule.items()
-    if name == "all_but":
+    lists = {"all_but": 0, "all_but_counted": 1}
+    *others, last = rule.items()
+    name, cell = next((each for each in others if config.decided(each[1]) is not None), last)
+    if name in lists:
         listed = config.places(cell)
-        return [layer not in listed for layer in range(len(rotated))]
+        return [layer + lists[name] not in listed for layer in range(len(rotated))]
     size = config.decided(cell)
     checked(config.key_of(cell), size, int if name != "from" else float)
-    tests = {
+    tests: Mapping[str, Callable[[int], Any]] = {
         "all_but_every": lambda n: (n + 1) % size,
         "all_but_first_and_every": lambda n: n and (n + 1) % size,
         "all_but_first_of": lambda n: n % size,
+        "all_but_multiples_of": lambda n: not n or n % size,
         "from": lambda n: n >= size,
     }
     return [bool(tests[name](layer)) for layer in range(len(rotated))]

@@ -10,6 +10,7 @@ from perfmodel.exchange.families.blocks import block_settings, identities
 from perfmodel.exchange.families.cells import FamilyConfig
 from perfmodel.exchange.families.layers import layer_settings
 from perfmodel.exchange.families.refusals import row_of
+from perfmodel.exchange.families.table import family_table
 from perfmodel.exchange.importers.registry import Document, Importer
 from perfmodel.spec.models.model import BIASES
 
@@ -73,6 +74,8 @@ def _assumptions(document: Document) -> dict[str, str]:
         sentences["latent"] = "layers that take over the choice of another layer's indexer are counted as choosing themselves"
     if idle := identities(mapping.get("block_configs")):
         sentences["layers"] = f"{idle} blocks without attention and MLP are no layers: what they are given passes as it is"
+    if "gate_rank" in (family_table().rows.get(str(mapping.get("model_type")), {}).get("delta") or {}):
+        sentences["delta"] = "kernels that forget at a rate for each channel are timed as those of the gated delta rule"
     chunk = mapping.get("attention_chunk_size")
     if isinstance(chunk, int):
         exact = f"exact up to {chunk} tokens, at most twice the scores beyond"

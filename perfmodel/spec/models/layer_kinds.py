@@ -1,7 +1,7 @@
 """What layers a model is made of: kinds of layers, and the pattern in which they follow each other.
 
 A kind is an attention part and a feed-forward part. What a part multiplies, keeps and counts is declared in
-count/parts/attention.py and count/parts/feed_forward.py; here stands only which parts there are.
+count/parts/grouped_query.py, others beside it, and count/parts/feed_forward.py; here stands only which parts there are.
 """
 
 from __future__ import annotations

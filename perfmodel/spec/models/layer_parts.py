@@ -11,7 +11,7 @@ import numpy as np
 
 from perfmodel.errors import InputError
 from perfmodel.light_dataclass import dataclass
-from perfmodel.spec.fields import Numeric, Spec, check_fields, count, flag, number, part
+from perfmodel.spec.fields import Numeric, Spec, anywhere, check_fields, count, flag, number, part, plain
 
 WIDEST_HEAD: Final = 4096  # of latent attention and mixers that keep a state: kernels of theirs have tiles of 64 to 256 numbers
 WIDEST_RANK: Final = 1_000_000  # of latent vectors: DeepSeek-V3 has 1,536 and 512
@@ -126,7 +126,9 @@ class StateSpace(Spec):
 class GatedDelta(Spec):
     """A gated delta mixer (arXiv:2412.06464): linear attention whose state forgets, and is corrected by what it predicts.
 
-    Queries and keys have `key_heads`, values and gates `value_heads`, which share the former.
+    Queries and keys have `key_heads`, values and gates `value_heads`, which share the former. With a `gate_rank` each channel
+    of the keys forgets at a rate of its own, and these and the gates come out of vectors of that width: Kimi's delta attention
+    (arXiv:2510.26692), whose keys have as many heads as its values.
     """
 
     key_heads: Numeric = count()
@@ -135,3 +137,14 @@ class GatedDelta(Spec):
     value_head_size: Numeric = count(maximum=WIDEST_HEAD)
     convolution: Numeric = count(maximum=LONGEST_CONVOLUTION, default=4)
     chunk_size: Numeric = count(default=64)
+    gate_rank: Numeric = count(minimum=0, maximum=WIDEST_RANK, default=0)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if np.any((np.asarray(self.gate_rank) > 0) & (np.asarray(self.key_heads) != self.value_heads)):
+            raise InputError(f"{plain(self.key_heads)} are not the {plain(self.value_heads)} heads of values", key="key_heads")
+
+    @property
+    def has_rates_by_channel(self) -> bool:
+        """Whether each channel of the keys forgets at a rate of its own, and not each head."""
+        return anywhere(np.asarray(self.gate_rank) > 0)

@@ -123,6 +123,8 @@ STEP: Final = {
     "head_dim": 40, "share_expert_dim": 104, "sliding_window": 96,
     "layer_types": ["full_attention", "sliding_attention", "sliding_attention", "full_attention", "sliding_attention"],
 }  # fmt: skip
+KDA: Final = {"linear_num_heads": 4, "linear_head_dim": 24, "linear_conv_kernel_dim": 3}
+KIMI: Final = {key: value for key, value in LATENT_EXPERTS.items() if key != "n_routed_experts"} | {"num_experts": 8}
 MAMBA: Final = {"mamba_n_heads": 8, "mamba_d_state": 16, "mamba_n_groups": 2, "mamba_d_conv": 3}
 DBRX: Final = OLD | {
     "d_model": 192, "n_heads": 12, "n_layers": 2, "max_seq_len": 640, "attn_config": {"kv_n_heads": 4, "rope_theta": 10000.0},
@@ -146,6 +148,10 @@ PARTS: Final = [
          {"use_sliding_window": True, "sliding_window": 96}),
     *_of("qwen3_next", NARROW | LINEAR | {"head_dim": 40, "shared_expert_intermediate_size": 104}, {},
          {"layer_types": ["full_attention", "linear_attention"] * 2 + ["linear_attention"], "decoder_sparse_step": 2}),
+    *_of("kimi_linear", KIMI, KDA | {"q_lora_rank": None},
+         KDA | {"layer_types": ["full_attention"] * 2 + ["linear_attention"] * 3, "first_k_dense_replace": 1},
+         {"linear_attn_config": {"full_attn_layers": [2, 5], "kda_layers": [1, 3, 4], "num_heads": 6, "head_dim": 16,
+                                 "short_conv_kernel_size": 2}}),
     *_of("qwen3_5_text", SILU | LINEAR | {"head_dim": 40}),
     *_of("qwen3_5_moe_text", NARROW | LINEAR | {"head_dim": 40, "shared_expert_intermediate_size": 104}),
     *_of("glm4_moe", ROUTED | {"head_dim": 40, "first_k_dense_replace": 2}, {}, {"use_qk_norm": True, "attention_bias": True}),

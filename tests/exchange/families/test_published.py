@@ -174,6 +174,14 @@ MIXTURES: list[tuple[str, str, dict[str, Any]]] = [  # digits of model cards, in
         "num_hidden_layers": 48, "num_key_value_heads": 4, "sliding_window": 128, "sliding_window_size": 128,
         "swa_head_dim": 192, "swa_num_attention_heads": 64, "swa_num_key_value_heads": 8, "swa_v_head_dim": 128,
         "tie_word_embeddings": False, "v_head_dim": 128, "vocab_size": 152576}),
+    ("49.1", "3.5", {  # Kimi Linear 48B A3B
+        "model_type": "kimi_linear", "first_k_dense_replace": 1, "hidden_act": "silu", "hidden_size": 2304,
+        "intermediate_size": 9216, "kv_lora_rank": 512, "linear_attn_config": {
+            "full_attn_layers": [4, 8, 12, 16, 20, 24, 27], "head_dim": 128, "num_heads": 32, "short_conv_kernel_size": 4},
+        "moe_intermediate_size": 1024, "num_attention_heads": 32, "num_experts": 256, "num_experts_per_token": 8,
+        "num_hidden_layers": 27, "num_key_value_heads": 32, "num_shared_experts": 1, "q_lora_rank": None,
+        "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "tie_word_embeddings": False, "v_head_dim": 128,
+        "vocab_size": 163840}),
     ("30.7", "30.7", {  # Gemma 4 31B
         "model_type": "gemma4_text", **GEMMA_4, "hidden_size": 5376, "intermediate_size": 21504, "num_attention_heads": 32,
         "num_global_key_value_heads": 4, "num_hidden_layers": 60, "num_key_value_heads": 16}),
