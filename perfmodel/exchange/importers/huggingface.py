@@ -15,11 +15,7 @@ from perfmodel.exchange.importers.registry import Document, Importer
 from perfmodel.spec.models.model import BIASES
 
 MARKS: Final = ("model_type", "architectures", "num_hidden_layers")  # keys that only a config.json has
-TEXT_MODELS: Final = (
-    "text_config",
-    "llm_config",
-    "language_config",
-)  # of a model that also sees or hears
+TEXT_MODELS: Final = ("thinker_config", "text_config", "llm_config", "language_config")  # of a model that also sees or hears
 GATED: Final = {"silu": "swiglu", "swish": "swiglu"} | dict.fromkeys(("gelu", "gelu_new", "gelu_pytorch_tanh"), "geglu")
 PLAIN: Final = {"relu": "relu", "relu2": "squared_relu"} | dict.fromkeys(
     ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_python"), "gelu"
@@ -53,12 +49,12 @@ def _read(document: Document) -> dict[str, Any]:
 
 def _language_model(document: Document) -> tuple[str, Mapping[str, Any]]:
     """The config of the language model, and the key that it stands under in that of a model which also sees or hears."""
-    config = document.mapping
-    for key in TEXT_MODELS:
-        if isinstance(config.get(key), Mapping):
-            outer = {each: config[each] for each in ("model_type", "tie_word_embeddings") if each in config}
-            return key, {**outer, **config[key]}
-    return "", config
+    path, config = list[str](), document.mapping
+    while key := next((each for each in TEXT_MODELS if isinstance(config.get(each), Mapping)), ""):
+        outer = {each: config[each] for each in ("model_type", "tie_word_embeddings") if each in config}
+        path.append(key)
+        config = {**outer, **config[key]}
+    return ".".join(path), config
 
 
 def _assumptions(document: Document) -> dict[str, str]:

@@ -36,6 +36,9 @@ SILU: Final = SIZES | {"hidden_act": "silu"}
 WIDE: Final = SILU | {"head_dim": 40}
 WINDOWS: Final = WIDE | {"sliding_window": 96}
 GEMMA: Final = SIZES | {"head_dim": 40, "hidden_activation": "gelu_pytorch_tanh"}
+TYPED: Final = {
+    "sliding_window": 96, "layer_types": ["full_attention", "sliding_attention", "sliding_attention"] + ["full_attention"] * 2,
+}  # fmt: skip
 BOTH_BIASES: Final = {"attention_bias": True, "mlp_bias": True}
 DENSE: Final = [
     *_of("llama", WIDE, {}, BOTH_BIASES, {"mlp_bias": True, "tie_word_embeddings": True},
@@ -70,6 +73,10 @@ DENSE: Final = [
           "final_logit_softcapping": 30.0},
          {"num_kv_shared_layers": 6, "num_hidden_layers": 12, "use_double_wide_mlp": True},
          {"enable_moe_block": True, "num_experts": 6, "top_k_experts": 2, "moe_intermediate_size": 72}),
+    *_of("gemma4_unified_text", GEMMA | {"sliding_window": 96, "global_head_dim": 64, "final_logit_softcapping": 30.0}),
+    *_of("granite_swa", SILU | TYPED, {}, {"embedding_multiplier": 12.0}),
+    *_of("hyperclovax", WIDE, {}, {"use_post_norm": False, "logits_scaling": 8.0}),
+    *_of("qwen2_5_omni_text", SILU, {}, {"use_sliding_window": True, "sliding_window": 96, "max_window_layers": 3}),
     *_of("olmo", SILU, {}, {"attention_bias": True}),
     *_of("olmo2", SILU, {}, {"attention_bias": True, "tie_word_embeddings": True}),
     *_of("olmo3", SILU, {"sliding_window": 96}),
@@ -165,6 +172,12 @@ PARTS: Final = [
           "mlp_layer_types": ["dense"] * 2 + ["sparse"] * 3}),
     *_of("step3p5", ROUTED | STEP, {"num_sliding_attention_heads": 16},
          {"moe_layers_enum": "2,4", "attention_other_setting": {"num_attention_heads": 8}}),
+    *_of("mellum", NARROW | TYPED | {"head_dim": 40},
+         {"mlp_layer_types": ["dense"] * 2 + ["sparse"] * 3}),
+    *_of("qwen3_omni_moe_text", NARROW | {"head_dim": 40}, {}, {"mlp_only_layers": [0, 2], "attention_bias": True}),
+    *_of("sarvam_moe", ROUTED | {"head_dim": 40}, {}, {"use_qk_norm": False, "first_k_dense_replace": 2}),
+    *_of("mistral4", LATENT_EXPERTS, {}, {"first_k_dense_replace": 0}),
+    *_of("sarvam_mla", LATENT_EXPERTS, {"q_lora_rank": None}),
     *_of("afmoe", NARROW | {"head_dim": 40, "sliding_window": 96, "num_dense_layers": 2}, {}, {"mup_enabled": True}),
     *_of("ernie4_5_moe", SILU | {"moe_num_experts": 6, "moe_k": 2, "moe_intermediate_size": 72}, {},
          {"moe_layer_start_index": 0, "moe_layer_end_index": 3, "moe_layer_interval": 2, "moe_num_shared_experts": 0}),

@@ -11,7 +11,7 @@ from tests.exchange.families.transformers_networks import meta_network, network_
 
 WITHOUT_TRANSFORMERS = {  # whose code is beside their weights
     *("internlm", "internlm2", "baichuan", "chatglm", "minicpm", "qwen", "deepseek", "grok-1", "grok"),
-    *("bailing_moe", "bailing_moe_v2", "nemotron-nas"),
+    *("bailing_moe", "bailing_moe_v2", "nemotron-nas", "mimo"),
 }
 WINDOWED = ("sliding_attention", "chunked_attention")  # Llama 4's chunks are read as windows
 

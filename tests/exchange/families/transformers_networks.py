@@ -7,6 +7,8 @@ from typing import Any
 import torch
 import transformers
 from torch.utils.flop_counter import FlopCounterMode
+from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniThinkerTextModel
+from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import Qwen3OmniMoeThinkerTextModel
 from transformers.models.step3p7.modeling_step3p7 import Step3p7TextModel
 
 from perfmodel.exchange.building import build
@@ -14,7 +16,11 @@ from perfmodel.exchange.importers.registry import Document, imported
 from perfmodel.spec.models.model import TransformerModel
 from tests.exchange.families.small_configs import SmallConfig
 
-TEXT_MODELS = {"step3p5": Step3p7TextModel}  # that no automatic class makes
+TEXT_MODELS: dict[str, Any] = {  # that no automatic class makes
+    "step3p5": Step3p7TextModel,
+    "qwen2_5_omni_text": Qwen2_5OmniThinkerTextModel,
+    "qwen3_omni_moe_text": Qwen3OmniMoeThinkerTextModel,
+}
 
 
 def network_config(config: SmallConfig) -> Any:
