@@ -32,6 +32,7 @@ PARTS: Final[Mapping[str, tuple[tuple[object, ...], str]]] = {  # field of a mod
     "sinks": ((False,), "no sinks in the softmax of its heads"),
     "attention_gate": ((False,), "no gates of its heads"),
     "kv": (("own",), "keys and values out of products of their own"),
+    "layer_embedding_size": ((0,), "no embeddings of layers"),
     "multi_token_layers": ((0,), "no layers that predict further tokens"),
 }
 PARTS_OF_EXPERTS: Final[Mapping[str, tuple[tuple[object, ...], str]]] = {

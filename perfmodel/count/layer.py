@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from perfmodel.count.blocks import Block
 from perfmodel.count.declarations import UNSHARDED, ExpertShards, LayerPart, expert_shards
+from perfmodel.count.parts.layer_embeddings import has_layer_embeddings, layer_input, layer_input_inside
 from perfmodel.count.parts.part_kinds import attention_kind, feed_forward_kind
 from perfmodel.count.parts.stream import StreamOperators
 from perfmodel.light_dataclass import replace
@@ -21,7 +22,7 @@ from perfmodel.spec.models.model import TransformerModel
 
 
 class Halves(NamedTuple):
-    """Both parts of a layer; a part that a kind has not is a block of nothing."""
+    """Both parts of a layer, the second with embeddings of its own; a part that a kind has not is a block of nothing."""
 
     attention: Block
     feed_forward: Block
@@ -40,6 +41,8 @@ def layer_parts(
         parts.append(attention_kind(kind).declaration(model, tensor_parallel, f"{name}.attention"))
     if kind.feed_forward != "none":
         parts.append(feed_forward_kind(kind).declaration(model, tensor_parallel, f"{name}.mlp", experts))
+    if has_layer_embeddings(model):
+        parts.append(layer_input(model, tensor_parallel, f"{name}.input"))
     return tuple(parts)
 
 
@@ -68,6 +71,10 @@ class LayerOperators(StreamOperators):
             shares_input = is_parallel and not declared.norm_before
             inside = of_mlp.inside(self, declared, f"{name}.mlp", shares_input)
             feed_forward = self.part(f"{name}.mlp", declared, inside, shares_stream=is_parallel, graphed=of_mlp.graphed)
+        if has_layer_embeddings(self.model):
+            declared = next(parts)
+            inside = layer_input_inside(self, declared, f"{name}.input")
+            feed_forward = feed_forward + self.part(f"{name}.input", declared, inside)
         return Halves(attention, feed_forward)
 
     def part(self, name: str, declared: LayerPart, inside: Block, *, shares_stream: bool = False, graphed: str = "") -> Block:

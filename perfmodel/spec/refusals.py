@@ -14,7 +14,7 @@ from perfmodel.spec.fields import Numeric, Truth, everywhere, plain
 from perfmodel.spec.layout import EVEN, Layout
 from perfmodel.spec.machines.hardware import Cluster, Gpu
 from perfmodel.spec.models.model import TransformerModel
-from perfmodel.spec.models.part_rules import borrowing_rules, expert_rules, selection_rules, state_rules
+from perfmodel.spec.models.part_rules import expert_rules, one_stage_rules, selection_rules, state_rules
 from perfmodel.spec.pipeline_layout import pipeline_pieces
 from perfmodel.spec.precision import PrecisionRecipe
 from perfmodel.spec.rules import Rule, divides, is_multiple, would
@@ -77,7 +77,7 @@ def layout_rules(model: TransformerModel, cluster: Cluster, layout: Layout) -> I
         ),
         error=NotSupportedError,
     )
-    yield from borrowing_rules(model, layout)
+    yield from one_stage_rules(model, layout)
     yield from state_rules(model, layout)
     yield from _batch_rules(layout)
     yield from _pipeline_rules(model, layout)

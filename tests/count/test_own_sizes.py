@@ -12,7 +12,8 @@ from perfmodel.count.flops import model_flop_per_token
 from perfmodel.count.iteration import iteration
 from perfmodel.count.operators import CachedAttention, FusedAttention, Matmul, MemoryBound, model_flop, saved_bytes
 from perfmodel.count.parameters import parameter_count
-from perfmodel.count.serving.forward_pass import ForwardPass, ServedProduct, cache_bytes_per_token, forward_operators
+from perfmodel.count.serving.cache import cache_bytes_per_token
+from perfmodel.count.serving.forward_pass import ForwardPass, ServedProduct, forward_operators
 from perfmodel.count.serving.memory import activation_bytes, sequence_bytes, weight_bytes
 from perfmodel.errors import InputError, NotSupportedError
 from perfmodel.exchange.presets import model_preset, stack_preset

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -19,8 +19,10 @@ from perfmodel.count.declarations import Component, ExpertShards, LayerPart, Lin
 from perfmodel.count.layer import layer_name, layer_parts
 from perfmodel.count.operators import CachedAttention, Collective, FusedAttention, Matmul, MemoryBound
 from perfmodel.count.parts.experts import OWN_NORMS
+from perfmodel.count.parts.layer_embeddings import has_layer_embeddings, layer_numbers, layer_projection
 from perfmodel.count.parts.vocabulary import head_linear
 from perfmodel.count.roles import Role
+from perfmodel.count.serving.cache import cache_bytes_per_token, key_bytes
 from perfmodel.count.serving.mixers import mixer_operators
 from perfmodel.count.serving.sparse import (
     KeyChoice,
@@ -36,7 +38,6 @@ from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.layout import ProcessGroup
 from perfmodel.spec.models.layer_kinds import BORROWED, STATE_MIXERS, LayerKind
 from perfmodel.spec.models.layer_parts import described
-from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.precision import FP32_BYTES, operand_bytes
 from perfmodel.spec.serving.formats import WIDE, WIDE_BYTES
 from perfmodel.spec.serving.setup import ServingSetup
@@ -103,30 +104,6 @@ ServedOperator = (
 )  # the last: of a scan
 
 
-def cache_bytes_per_token(setup: ServingSetup, kind: LayerKind) -> Numeric:
-    """Bytes of one token in the cache of one layer on one GPU: max(1, kv_heads/t) * (d + v) * b; latent (l + r) * b, not split.
-
-    >>> from perfmodel.exchange.questions.serving.served_models import serving_setup
-    >>> setup = serving_setup("qwen3-235b-a22b", gpu="h100-sxm-80gb", tensor_parallel=4)
-    >>> float(cache_bytes_per_token(setup, setup.model.kinds[""]) * setup.model.layers)  # vLLM's log has 48,128
-    48128.0
-    """
-    model = setup.model.seen_in(kind)
-    if kind.attention == "none" or kind.attention in STATE_MIXERS or model.kv == BORROWED:
-        return 0.0
-    if kind.attention == "latent":
-        latent = described(model.latent, "latent")
-        index = 0.0 if latent.indexer is None else index_bytes_per_token(latent.indexer)
-        return (latent.kv_rank + latent.rotary_head_size) * setup.cache.bytes + index
-    return _key_bytes(setup, model)
-
-
-def _key_bytes(setup: ServingSetup, model: TransformerModel) -> Numeric:
-    """Bytes of the keys and values of one token that heads of one GPU attend to, whichever layer keeps them."""
-    numbers = model.head_size + model.value_size
-    return np.maximum(model.kv_heads / setup.attention_tensor, 1.0) * numbers * setup.cache.bytes
-
-
 def forward_operators(setup: ServingSetup, tokens: ForwardPass) -> tuple[ServedOperator, ...]:
     """The operators of one GPU for one pass, in the order in which they run; `repeats` counts layers of one kind."""
     writer = _PassOperators(setup, tokens)
@@ -144,15 +121,28 @@ def _seen_in(setup: ServingSetup, name: str) -> ServingSetup:
     return replace(setup, model=setup.model.seen_in(kind)) if kind.own else setup
 
 
+class DeclaredLayer(NamedTuple):
+    """The parts of a layer, None for one that its kind has not."""
+
+    attention: LayerPart | None
+    feed_forward: LayerPart | None
+    own_input: LayerPart | None
+
+
 @lru_cache(maxsize=256)
-def _declared(setup: ServingSetup, name: str) -> tuple[LayerPart | None, LayerPart | None]:
-    """What the attention part and the feed-forward part of a kind of layer declare: the same for every pass of a server."""
+def _declared(setup: ServingSetup, name: str) -> DeclaredLayer:
+    """What the parts of a kind of layer declare: the same for every pass of a server."""
     model, kind, called = setup.model, setup.model.kinds[name], layer_name(setup.model, name)
     shards = ExpertShards(ranks=setup.expert_parallel, tensor=setup.expert_tensor)
-    of_attention, of_mlp = (
-        layer_parts(model, kind, tensor, called, shards) for tensor in (setup.attention_tensor, setup.tensor_parallel)
+    of_attention, of_all = (
+        list(layer_parts(model, kind, tensor, called, shards)) for tensor in (setup.attention_tensor, setup.tensor_parallel)
     )
-    return of_attention[0] if kind.attention != "none" else None, of_mlp[-1] if kind.feed_forward != "none" else None
+    own_input = of_all.pop() if has_layer_embeddings(model) else None
+    return DeclaredLayer(
+        attention=of_attention[0] if kind.attention != "none" else None,
+        feed_forward=of_all[-1] if kind.feed_forward != "none" else None,
+        own_input=own_input,
+    )
 
 
 class _PassOperators:
@@ -168,11 +158,16 @@ class _PassOperators:
     def embedding(self) -> Iterator[ServedOperator]:
         yield self._moved("embedding.lookup", Role.LOOKUP, 2 * self.stream_bytes, kernel="lookup")
         yield from self._all_reduce("embedding.all_reduce")
+        if has_layer_embeddings(self.model):
+            size = WIDE_BYTES * self.tokens.rows * layer_numbers(self.model)
+            yield self._moved("embedding.layer_lookup", Role.LOOKUP, 2 * size, kernel="lookup")
+            yield self._product(layer_projection(self.model, self.tensor), self.tokens.rows)
+            yield self._moved("embedding.layer_norm", Role.NORM, 4 * size / self.tensor, kernel=self.model.norm_kind.kernel)
 
     def layer(self, name: str, kind: LayerKind) -> Iterator[ServedOperator]:
         """Attention and feed-forward part of one layer."""
         setup, called, rows = self.setup, layer_name(self.model, name), self.own.rows
-        attention, feed_forward = _declared(setup, name)
+        attention, feed_forward, own_input = _declared(setup, name)
         if attention is not None:
             width = None if kind.attention in STATE_MIXERS else self._normed_width(kind)
             yield from self._norms(f"{called}.attention", attention, rows, width)
@@ -187,6 +182,12 @@ class _PassOperators:
             yield from self._linears(feed_forward, self.tokens.rows)
             yield from self._between(feed_forward, f"{called}.mlp")
             yield from self._all_reduce(f"{called}.mlp.all_reduce")
+        if own_input is not None:
+            yield from self._norms(f"{called}.input", own_input, self.tokens.rows, None)
+            yield from self._linears(own_input, self.tokens.rows)
+            moved = 3 * WIDE_BYTES * self.tokens.rows * own_input.output.inner
+            yield self._moved(f"{called}.input.activation", Role.ELEMENTWISE, moved, kernel=self.model.activation)
+            yield from self._all_reduce(f"{called}.input.all_reduce")
 
     def head(self) -> Iterator[ServedOperator]:
         """Final norm and logits of sampled rows, which ranks gather; then the choice of tokens."""
@@ -281,7 +282,7 @@ class _PassOperators:
             per_token = per_token - index_bytes_per_token(indexer)
             sparse = long_prompts(indexer, own.prompts, own.prompt_tokens)
         if model.kv == BORROWED and latent is None:
-            per_token = _key_bytes(self.setup, model)  # of the cache of another layer
+            per_token = key_bytes(self.setup, model)  # of the cache of another layer
         if anywhere(np.asarray(own.sequences) > 0):
             yield CachedAttention(
                 name=f"{name}.core",

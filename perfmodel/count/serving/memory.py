@@ -12,7 +12,8 @@ import numpy as np
 
 from perfmodel.count.declarations import Component, ExpertShards
 from perfmodel.count.parameters import shard_parameter_count
-from perfmodel.count.serving.forward_pass import cache_bytes_per_token, is_narrow
+from perfmodel.count.serving.cache import cache_bytes_per_token
+from perfmodel.count.serving.forward_pass import is_narrow
 from perfmodel.count.serving.mixers import state_bytes_per_sequence
 from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric

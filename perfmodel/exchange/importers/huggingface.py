@@ -23,7 +23,7 @@ PLAIN: Final = {"relu": "relu", "relu2": "squared_relu"} | dict.fromkeys(
 SIZES: Final = ("layers", "hidden_size", "attention_heads", "kv_heads", "ffn_hidden_size", "vocab_size")
 PARTS: Final = (  # a cell each, where a family has it
     *("norm", "pre_norms", "post_norms", "parallel_residual", "qk_norm", "embedding_norm", "spare_positions"),
-    *("sinks", "attention_gate", "gate_by_head", "value_head_size"),
+    *("sinks", "attention_gate", "gate_by_head", "value_head_size", "layer_embedding_size", "layer_vocab_size"),
 )
 
 

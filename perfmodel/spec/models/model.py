@@ -73,6 +73,7 @@ class TransformerModel(Spec):
     attention_gate      what heads give is multiplied with a gate, which queries come with; gate_by_head: by one number a head
     mixture, latent     experts and latent attention, which all layers have where no kinds are described
     state_space, delta  other mixers, which some kind of layer has
+    layer_embedding_size  numbers that every layer has of each token, out of a vocabulary of `layer_vocab_size`
     multi_token_layers  layers behind the last that predict a token farther each, and share embedding and head
                         (arXiv:2412.19437)
     multi_token_kinds   the kinds of layers that each of those is made of: one of the last kind unless this names others
@@ -118,6 +119,8 @@ class TransformerModel(Spec):
     latent: LatentAttention | None = part(LatentAttention, optional=True, default=None)
     state_space: StateSpace | None = part(StateSpace, optional=True, default=None)
     delta: GatedDelta | None = part(GatedDelta, optional=True, default=None)
+    layer_embedding_size: Numeric = count(minimum=0, default=0)
+    layer_vocab_size: Numeric = count(minimum=0, default=0)
     multi_token_layers: Numeric = count(minimum=0, default=0)
     multi_token_kinds: tuple[str, ...] = words(default=())
 
@@ -155,6 +158,8 @@ class TransformerModel(Spec):
             raise InputError("all layers with attention borrow keys and values; some need their own", key="layer_kinds")
         if self.gate_by_head and not self.attention_gate:
             raise InputError("the model has no gate; attention_gate: true gives it one", key="gate_by_head")
+        if np.any((np.asarray(self.layer_embedding_size) > 0) != (np.asarray(self.layer_vocab_size) > 0)):
+            raise InputError("embeddings of layers need their size and their vocabulary", key="layer_vocab_size")
 
     @property
     def kinds(self) -> Mapping[str, LayerKind]:

@@ -39,17 +39,17 @@ def state_rules(model: TransformerModel, layout: Layout) -> Iterator[Rule]:
     )
 
 
-def borrowing_rules(model: TransformerModel, layout: Layout) -> Iterator[Rule]:
-    """Keys and values of a layer that others borrow would have to travel from one pipeline stage to the next."""
+def one_stage_rules(model: TransformerModel, layout: Layout) -> Iterator[Rule]:
+    """What layers take from others, or from the embedding, would have to travel from one pipeline stage to the next."""
+    stages = layout.pipeline_parallel
     borrows = any(kind.kv == BORROWED for kind in model.kinds.values())
-    yield Rule(
-        key="pipeline_parallel",
-        allows=not borrows or np.asarray(layout.pipeline_parallel) == 1,
-        sentence=lambda: (
-            f"layers that borrow keys and values over {plain(layout.pipeline_parallel)} stages are not covered; 1 would do"
-        ),
-        error=NotSupportedError,
-    )
+    for what, has in (("that borrow keys and values", borrows), ("with embeddings of their own", model.layer_embedding_size)):
+        yield Rule(
+            key="pipeline_parallel",
+            allows=(np.asarray(has) == 0) | (np.asarray(stages) == 1),
+            sentence=lambda what=what: f"layers {what} over {plain(stages)} stages are not covered; 1 would do",  # type: ignore[misc]
+            error=NotSupportedError,
+        )
 
 
 def _state_mixers(model: TransformerModel) -> str:

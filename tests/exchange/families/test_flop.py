@@ -6,6 +6,7 @@ Attention is written out in both: all scores are formed, whatever a window leave
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from perfmodel.spec.models.model import TransformerModel
 from tests.count.meta_networks import network_flop
 from tests.count.test_flop_oracle import ONE_GPU, SEQUENCE_LENGTH
 from tests.exchange.families.small_configs import SMALL_CONFIGS, SmallConfig
-from tests.exchange.families.transformers_networks import meta_network, read_small, routed_flop
+from tests.exchange.families.transformers_networks import TEXT_MODELS, meta_network, read_small, routed_flop
 from tests.setups import setup_of
 
 pytestmark = pytest.mark.slow
@@ -32,7 +33,7 @@ def has_counterpart(config: SmallConfig) -> bool:
     """Whether the network of a config has a head, and runs without numbers, which the choice of experts and scans need."""
     model = read_small(config)
     needs_numbers = any(part is not None for part in (model.mixture, model.state_space, model.delta))
-    return not needs_numbers and config.family not in ("glm4v_text", "qwen3_vl_moe_text")
+    return not needs_numbers and config.family not in ("glm4v_text", "qwen3_vl_moe_text", *TEXT_MODELS)
 
 
 FIRST = {config.family: config for config in reversed(SMALL_CONFIGS) if has_counterpart(config)}
@@ -51,8 +52,9 @@ def without_windows(model: TransformerModel) -> TransformerModel:
 
 def shallow(config: SmallConfig) -> SmallConfig:
     """The same model with two layers, which tell the layers from the head."""
-    layers: dict[str, int] = {key: 2 for key in ("num_hidden_layers", "n_layer", "n_layers") if key in config.keys}
+    layers: dict[str, Any] = {key: 2 for key in ("num_hidden_layers", "n_layer", "n_layers") if key in config.keys}
     layers |= {"first_k_dense_replace": 1} if "first_k_dense_replace" in config.keys else {}
+    layers |= {key: types[:2] for key in ("layer_types",) if isinstance(types := config.keys.get(key), list)}
     return config._replace(keys=config.keys | layers)
 
 
