@@ -16,8 +16,10 @@ from perfmodel.count.operators import MemoryBound
 from perfmodel.count.parts.attention import Heads, as_values, attention_core
 from perfmodel.count.parts.stream import StreamOperators
 from perfmodel.count.roles import Role
+from perfmodel.light_dataclass import replace
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.models.layer_kinds import BORROWED, LayerKind
+from perfmodel.spec.models.layer_parts import described
 from perfmodel.spec.models.model import QK_NORMS, TransformerModel
 
 
@@ -98,6 +100,34 @@ def rank_heads(model: TransformerModel, kind: LayerKind, tensor_parallel: Numeri
     query, kv = model.query_size / tensor_parallel, kv_size_per_shard(model, tensor_parallel)
     borrows = model.kv == BORROWED
     return Heads(name=name, query=query, kv=kv, window=kind.window, value_size=model.value_head_size, borrows=borrows)
+
+
+def indexed_attention(model: TransformerModel, tensor_parallel: Numeric, name: str) -> LayerPart:
+    """Grouped-query attention, and an indexer of it: h*a_i*d_i + h*d_i on every rank, with norms of its queries and keys."""
+    index = described(model.indexer, "indexer")
+    sizes = {"index_query": (index.heads * index.head_size, Role.INDEX_QUERY), "index_key": (index.head_size, Role.INDEX_KEY)}
+    own = {
+        what: Linear(
+            name=f"{name}.{what}",
+            component=Component.ATTENTION,
+            role=role,
+            inner=model.hidden_size,
+            columns=columns,
+            is_replicated=True,
+        )
+        for what, (columns, role) in sizes.items()
+    }
+    declared = grouped_query_attention(model, tensor_parallel, name)
+    norms = 2 * model.norm_kind.vectors * index.head_size
+    return replace(declared, others=own, inner_norms=declared.inner_norms + norms)
+
+
+def indexed_inside(write: StreamOperators, declared: LayerPart, kind: LayerKind, name: str) -> Block:
+    """Grouped queries, which see all tokens in training; beside them the products of their indexer, of each rank's tokens."""
+    block = Block()
+    for linear in declared.others.values():  # what they read is kept for the projections beside them
+        block = block + write.own_linear(linear, write.tokens / write.token_shards, kept_rows=0)
+    return block + grouped_query_inside(write, declared, kind, name)
 
 
 def grouped_query_inside(write: StreamOperators, declared: LayerPart, kind: LayerKind, name: str) -> Block:

@@ -27,7 +27,8 @@ def cache_bytes_per_token(setup: ServingSetup, kind: LayerKind) -> Numeric:
         latent = described(model.latent, "latent")
         index = 0.0 if latent.indexer is None else index_bytes_per_token(latent.indexer)
         return (latent.kv_rank + latent.rotary_head_size) * setup.cache.bytes + index
-    return key_bytes(setup, model)
+    index = index_bytes_per_token(described(model.indexer, "indexer")) if kind.attention == "indexed" else 0.0
+    return key_bytes(setup, model) + index
 
 
 def key_bytes(setup: ServingSetup, model: TransformerModel) -> Numeric:

@@ -22,16 +22,9 @@ from perfmodel.count.parts.experts import OWN_NORMS
 from perfmodel.count.parts.layer_embeddings import has_layer_embeddings, layer_numbers, layer_projection
 from perfmodel.count.parts.vocabulary import head_linear
 from perfmodel.count.roles import Role
-from perfmodel.count.serving.cache import cache_bytes_per_token, key_bytes
 from perfmodel.count.serving.mixers import mixer_operators
-from perfmodel.count.serving.sparse import (
-    KeyChoice,
-    SparseAttention,
-    index_bytes_per_token,
-    index_operators,
-    long_prompts,
-    sparse_prompts,
-)
+from perfmodel.count.serving.served_attention import attention_operators
+from perfmodel.count.serving.sparse import KeyChoice, SparseAttention
 from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.axes import TENSOR
 from perfmodel.spec.fields import Numeric, anywhere
@@ -261,58 +254,13 @@ class _PassOperators:
         return is_narrow(self.setup, linear.component) and linear.role is not Role.ROUTER
 
     def _core(self, kind: LayerKind, name: str) -> Iterator[ServedOperator]:
-        """Rotation and writing into the cache, then attention: of sequences over the cache, of prompts as in training."""
-        model, own, tensor = self.model, self.own, self.setup.attention_tensor
+        """What lies between the projections of a layer: attention, or a mixer that keeps a state."""
+        own = self.own
         if kind.attention in STATE_MIXERS:
             tokens = {"sequences": own.sequences, "prompts": own.prompts, "prompt_tokens": own.prompt_tokens}
             yield from (replace(each, repeats=self.repeats) for each in mixer_operators(self.setup, kind, name, **tokens))
-            return
-        heads = model.attention_heads / tensor
-        latent = model.latent if kind.attention == "latent" else None
-        kv_heads = heads if latent else np.maximum(model.kv_heads / tensor, 1.0)
-        indexer = latent.indexer if latent else None
-        per_token = cache_bytes_per_token(self.setup, kind)
-        rotated = 2 * heads if model.kv == BORROWED else 2 * heads + kv_heads
-        around = WIDE_BYTES * own.rows * rotated * model.head_size + per_token * own.rows
-        yield self._moved(f"{name}.rotary", Role.ELEMENTWISE, around, kernel="latent_rotary" if latent else "rotary")
-        sparse: Numeric = 0.0  # prompts whose tokens see chosen ones alone
-        if indexer is not None:
-            tokens = {"sequences": own.sequences, "prompts": own.prompts, "prompt_tokens": own.prompt_tokens}
-            yield from index_operators(indexer, name, self.repeats, context=own.context, **tokens)
-            per_token = per_token - index_bytes_per_token(indexer)
-            sparse = long_prompts(indexer, own.prompts, own.prompt_tokens)
-        if model.kv == BORROWED and latent is None:
-            per_token = key_bytes(self.setup, model)  # of the cache of another layer
-        if anywhere(np.asarray(own.sequences) > 0):
-            yield CachedAttention(
-                name=f"{name}.core",
-                repeats=self.repeats,
-                sequences=own.sequences,
-                context=own.context,
-                window=kind.window if indexer is None else indexer.tokens,
-                heads=heads,
-                head_size=latent.kv_rank + latent.rotary_head_size if latent else model.head_size,
-                value_size=latent.kv_rank if latent else model.value_size,
-                cache_bytes=per_token,
-                law=self.setup.cache.law,
-            )
-        if latent and indexer and anywhere(np.asarray(sparse) > 0):
-            rows = sparse * own.prompt_tokens
-            yield sparse_prompts(latent, indexer, name, self.repeats, rows=rows, heads=heads, cache=self.setup.cache)
-        if anywhere(np.asarray(own.prompts - sparse) > 0):
-            yield FusedAttention(
-                name=f"{name}.core",
-                repeats=self.repeats,
-                sequences=own.prompts - sparse,
-                heads=heads,
-                kv_heads=kv_heads,
-                head_size=model.head_size,
-                value_size=latent.value_head_size if latent else model.value_head_size,
-                query_length=own.prompt_tokens,
-                key_length=own.prompt_tokens,
-                window=kind.window,
-                precision=WIDE,
-            )
+        else:
+            yield from attention_operators(self.setup, kind, name, own, self.repeats)
 
     def _between(self, declared: LayerPart, name: str) -> Iterator[ServedOperator]:
         """The activation function; of experts also the choice, and moving tokens to them and back."""

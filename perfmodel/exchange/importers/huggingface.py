@@ -70,8 +70,11 @@ def _assumptions(document: Document) -> dict[str, str]:
         sentences["latent"] = "layers that take over the choice of another layer's indexer are counted as choosing themselves"
     if idle := identities(mapping.get("block_configs")):
         sentences["layers"] = f"{idle} blocks without attention and MLP are no layers: what they are given passes as it is"
-    if "gate_rank" in (family_table().rows.get(str(mapping.get("model_type")), {}).get("delta") or {}):
+    row = family_table().rows.get(str(mapping.get("model_type")), {})
+    if "gate_rank" in (row.get("delta") or {}):
         sentences["delta"] = "kernels that forget at a rate for each channel are timed as those of the gated delta rule"
+    if row.get("indexer") is not None:
+        sentences["indexer"] = "blocks of keys are chosen; in a server that is timed as DeepSeek-V3.2's indexer scores keys"
     chunk = mapping.get("attention_chunk_size")
     if isinstance(chunk, int):
         exact = f"exact up to {chunk} tokens, at most twice the scores beyond"

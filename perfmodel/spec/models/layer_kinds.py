@@ -18,8 +18,8 @@ from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric, Spec, check_fields, choice, count, flag, number
 
 STATE_MIXERS: Final = ("mamba2", "gated_delta")  # which go through a sequence by a state that they keep
-HEADED: Final = ("full", "sliding")  # whose queries, keys and values have heads of the sizes of a model
-ATTENTION_KINDS: Final = ("full", "sliding", "latent", *STATE_MIXERS, "none")
+HEADED: Final = ("full", "sliding", "indexed")  # whose queries, keys and values have heads of the sizes of a model
+ATTENTION_KINDS: Final = ("full", "sliding", "indexed", "latent", *STATE_MIXERS, "none")
 FEED_FORWARD_KINDS: Final = ("dense", "experts", "none")
 KV: Final = ("own", "tied", "borrowed")
 BORROWED: Final = "borrowed"
@@ -32,8 +32,9 @@ OWN: Final = (  # what a kind may have in place of its model's
 class LayerKind(Spec):
     """One kind of layer.
 
-    attention      full: a token sees all tokens before it; sliding: the nearest `window` of them, itself among these; latent:
-                   all, through keys and values of low rank; mamba2, gated_delta: a state that the tokens before it left; none
+    attention      full: a token sees all tokens before it; sliding: the nearest `window` of them, itself among these; indexed:
+                   those in the blocks that an indexer chooses; latent: all, through keys and values of low rank; mamba2,
+                   gated_delta: a state that the tokens before it left; none
     feed_forward   dense: one MLP that all tokens pass; experts: a router sends each token to some of many; none
     rotary         its queries and keys are rotated, where the model has rotary positions
 

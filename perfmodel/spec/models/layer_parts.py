@@ -73,7 +73,8 @@ class Mixture(Spec):
 class Indexer(Spec):
     """What chooses the `tokens` that attention reads of those before a token (DeepSeek-V3.2, arXiv:2512.02556).
 
-    `heads` queries of `head_size` numbers meet one key of each token; their weighted sum is its score.
+    `heads` queries of `head_size` numbers meet one key of each token; their weighted sum is its score. That of grouped queries
+    (MiniMax-M3) has a head for each of theirs, no weights, and chooses blocks of tokens.
     """
 
     heads: Numeric = count()

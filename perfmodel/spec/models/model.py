@@ -14,7 +14,7 @@ from perfmodel.errors import InputError
 from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.fields import Numeric, Spec, check_fields, choice, choices, count, flag, number, part, plain, text, words
 from perfmodel.spec.models.layer_kinds import BORROWED, HEADED, KV, OWN, LayerKind, check_pattern, layers_before
-from perfmodel.spec.models.layer_parts import GatedDelta, LatentAttention, Mixture, StateSpace
+from perfmodel.spec.models.layer_parts import GatedDelta, Indexer, LatentAttention, Mixture, StateSpace
 
 GATED_ACTIVATIONS = ("swiglu", "geglu")
 MOST_LAYERS: Final = 100_000  # each is looked at on its own, here and where other software's files name the kind of each
@@ -43,6 +43,7 @@ QK_NORMS: Final = {  # of queries and keys: numbers learned for each of a head, 
 }
 
 SECTIONS: Final = {  # of a model, by the part of a layer that each describes
+    "indexed": "indexer",
     "experts": "mixture",
     "latent": "latent",
     "mamba2": "state_space",
@@ -71,6 +72,7 @@ class TransformerModel(Spec):
                         rotation; borrowed, of a kind of layer: keys and values are those of the last layer before it that
                         has its own and the same window
     attention_gate      what heads give is multiplied with a gate, which queries come with; gate_by_head: by one number a head
+    indexer             what chooses the keys of grouped queries, of latent attention its own
     mixture, latent     experts and latent attention, which all layers have where no kinds are described
     state_space, delta  other mixers, which some kind of layer has
     layer_embedding_size  numbers that every layer has of each token, out of a vocabulary of `layer_vocab_size`
@@ -115,6 +117,7 @@ class TransformerModel(Spec):
     kv: str = choice(*KV, default="own")
     attention_gate: bool = flag(default=False)
     gate_by_head: bool = flag(default=False)
+    indexer: Indexer | None = part(Indexer, optional=True, default=None)
     mixture: Mixture | None = part(Mixture, optional=True, default=None)
     latent: LatentAttention | None = part(LatentAttention, optional=True, default=None)
     state_space: StateSpace | None = part(StateSpace, optional=True, default=None)

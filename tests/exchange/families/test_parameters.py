@@ -65,6 +65,7 @@ def test_titles_say_what_some_model_of_a_family_has() -> None:
             "a gate behind attention": any(model.attention_gate for model in models),
             "experts": any(model.mixture for model in models),
             "latent attention": any(model.latent for model in models),
+            "an indexer": any(model.indexer for model in models),
             "Mamba-2": any(model.state_space for model in models),
             "gated delta": any(model.delta for model in models),
         }
