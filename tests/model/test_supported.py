@@ -34,6 +34,7 @@ def test_layers_with_windows_are_run() -> None:
         (LayerKind(attention="mamba2"), "attention"),
         (LayerKind(attention="gated_delta"), "attention"),
         (LayerKind(attention="none"), "attention"),
+        (LayerKind(attention="linear"), "attention"),
         (LayerKind(feed_forward="none"), "feed_forward"),
     ],
     ids=str,

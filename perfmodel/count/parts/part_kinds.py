@@ -20,6 +20,7 @@ from perfmodel.count.parts.grouped_query import (
     indexed_inside,
 )
 from perfmodel.count.parts.latent_attention import latent_attention, latent_core_flop, latent_inside
+from perfmodel.count.parts.linear_attention import linear_attention, linear_core_flop, linear_inside
 from perfmodel.count.parts.mixer_linears import gated_delta_core_flop, gated_delta_mixer, mamba2_core_flop, mamba2_mixer
 from perfmodel.count.parts.mixers import gated_delta_inside, mamba2_inside
 from perfmodel.count.parts.stream import StreamOperators
@@ -57,6 +58,7 @@ ATTENTION: Final = {
     "sliding": AttentionKind(declaration=grouped_query_attention, inside=grouped_query_inside),
     "indexed": AttentionKind(declaration=indexed_attention, inside=indexed_inside),
     "latent": AttentionKind(declaration=latent_attention, inside=latent_inside, core_flop=latent_core_flop),
+    "linear": AttentionKind(declaration=linear_attention, inside=linear_inside, core_flop=linear_core_flop),
     "mamba2": AttentionKind(declaration=mamba2_mixer, inside=mamba2_inside, core_flop=mamba2_core_flop, graphed="mixer"),
     "gated_delta": AttentionKind(
         declaration=gated_delta_mixer, inside=gated_delta_inside, core_flop=gated_delta_core_flop, graphed="mixer"

@@ -6,7 +6,7 @@ import numpy as np
 
 from perfmodel.count.serving.sparse import index_bytes_per_token
 from perfmodel.spec.fields import Numeric
-from perfmodel.spec.models.layer_kinds import BORROWED, STATE_MIXERS, LayerKind
+from perfmodel.spec.models.layer_kinds import BORROWED, STATE_MIXERS, TOKENWISE, LayerKind
 from perfmodel.spec.models.layer_parts import described
 from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.serving.setup import ServingSetup
@@ -21,7 +21,7 @@ def cache_bytes_per_token(setup: ServingSetup, kind: LayerKind) -> Numeric:
     48128.0
     """
     model = setup.model.seen_in(kind)
-    if kind.attention == "none" or kind.attention in STATE_MIXERS or model.kv == BORROWED:
+    if kind.attention in (*TOKENWISE, *STATE_MIXERS) or model.kv == BORROWED:
         return 0.0
     if kind.attention == "latent":
         latent = described(model.latent, "latent")

@@ -29,7 +29,7 @@ from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.axes import TENSOR
 from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.layout import ProcessGroup
-from perfmodel.spec.models.layer_kinds import BORROWED, STATE_MIXERS, LayerKind
+from perfmodel.spec.models.layer_kinds import BORROWED, STATE_MIXERS, TOKENWISE, LayerKind
 from perfmodel.spec.models.layer_parts import described
 from perfmodel.spec.precision import FP32_BYTES, operand_bytes
 from perfmodel.spec.serving.formats import WIDE, WIDE_BYTES
@@ -167,9 +167,10 @@ class _PassOperators:
             if self.model.qk_norm == "width" and width is not None:  # ranks add up the squares of what their heads have
                 yield from self._all_reduce(f"{called}.attention.norm_all_reduce", rows, setup.attention_tensor, 2 * FP32_BYTES)
             yield from self._linears(attention, rows)
-            yield from self._core(kind, f"{called}.attention")
-            if self.model.parallel_residual == "none" or kind.feed_forward == "none":  # else it is added to that of the MLP
-                yield from self._all_reduce(f"{called}.attention.all_reduce", rows, setup.attention_tensor)
+            if kind.attention not in TOKENWISE:  # that of these is whole on every rank
+                yield from self._core(kind, f"{called}.attention")
+                if self.model.parallel_residual == "none" or kind.feed_forward == "none":  # else it is added to that of the MLP
+                    yield from self._all_reduce(f"{called}.attention.all_reduce", rows, setup.attention_tensor)
         if feed_forward is not None:
             yield from self._norms(f"{called}.mlp", feed_forward, self.tokens.rows, self._normed_by_experts(kind), "own_norms")
             yield from self._linears(feed_forward, self.tokens.rows)

@@ -16,16 +16,22 @@ from perfmodel.exchange.families.layers import ConfigLayer, kinds_in_order
 
 MLP_MULTIPLE: Final = 256  # columns, up to a multiple of which the width of an MLP is rounded
 UNCOVERED: Final = {  # what a block may have that is not counted, by its part
-    "attention": ("replace_with_linear", "window_length", "num_sink_tokens", "mamba", "llama4"),
+    "attention": ("window_length", "num_sink_tokens", "mamba", "llama4"),
     "ffn": ("replace_with_linear", "moe"),
 }
 
 
 class Block(NamedTuple):
-    """What one block has; None for a part that it has not."""
+    """What one block has; None for a part that it has not. A linear in the place of attention has no heads."""
 
     kv_heads: int | None
     ffn: int | None
+    is_linear: bool = False
+
+    @property
+    def attention(self) -> str:
+        """The kind of its attention."""
+        return "linear" if self.is_linear else "full" if self.kv_heads else "none"
 
 
 def block_settings(config: FamilyConfig, row: Mapping[str, Any], sizes: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,7 +65,7 @@ def _layer(block: Block, common: Mapping[str, Any]) -> ConfigLayer:
     """A block as a layer, with what it has otherwise than the model."""
     given = {"kv_heads": block.kv_heads, "ffn_hidden_size": block.ffn}
     own = tuple((name, value) for name, value in given.items() if value and value != common[name])
-    return ConfigLayer("full" if block.kv_heads else "none", True, "dense" if block.ffn else "none", own)
+    return ConfigLayer(block.attention, True, "dense" if block.ffn else "none", own)
 
 
 def _blocks(config: FamilyConfig, row: Mapping[str, Any], sizes: Mapping[str, Any]) -> list[Block]:
@@ -76,12 +82,13 @@ def _block(block: Mapping[str, Any], key: str, sizes: Mapping[str, Any]) -> Bloc
             if (value := _part(block, part, key).get(name)) not in (None, False):
                 raise NotSupportedError(f"{shown(value)} is not covered; only null is", key=f"{key}.{part}.{name}")
     heads = ffn = None
-    if not _is_left_out(block, "attention"):
+    is_linear = bool(block["attention"].get("replace_with_linear"))
+    if not is_linear and not _is_left_out(block, "attention"):
         group = checked(f"{key}.attention.n_heads_in_group", block["attention"].get("n_heads_in_group"), int)
         heads = max(sizes["attention_heads"] // group, 1)
     if not _is_left_out(block, "ffn"):
         ffn = _width(block["ffn"], f"{key}.ffn", sizes["hidden_size"])
-    return Block(heads, ffn)
+    return Block(heads, ffn, is_linear)
 
 
 def _part(block: Mapping[str, Any], part: str, key: str) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 from perfmodel.errors import InputError, NotSupportedError, shown
 from perfmodel.exchange.families.cells import FamilyConfig, checked
 from perfmodel.exchange.families.experts import feed_forward_parts
-from perfmodel.exchange.families.mixers import Mixer, layer_mixers
+from perfmodel.exchange.families.mixers import Mixer, layer_mixers, own_value
 from perfmodel.spec.models.layer_kinds import BORROWED
 from perfmodel.spec.models.model import MOST_LAYERS, SECTIONS
 
@@ -64,7 +64,7 @@ def _borrowed(config: FamilyConfig, row: Mapping[str, Any], layers: int) -> list
     if not number or rule is None:
         return [{} for _ in range(layers)]
     checked(config.key_of(rule["layers"]), number, int)
-    own = {name: value for name, cell in rule["own"].items() if (value := config.decided(cell)) is not None}
+    own = {name: value for name, cell in rule["own"].items() if (value := own_value(config, cell)) is not None}
     return [{"kv": BORROWED, **own} if layer >= layers - number else {} for layer in range(layers)]
 
 

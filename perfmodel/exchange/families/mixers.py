@@ -57,12 +57,13 @@ def layer_mixers(config: FamilyConfig, row: Mapping[str, Any], layers: int, wind
 
 def _own(config: FamilyConfig, cells: Mapping[str, Any]) -> dict[str, Any]:
     """What layers of a type have otherwise than the model, as far as the config says so."""
-    decided = {name: config.decided(cell) for name, cell in cells.items()}
-    return {
-        name: value if isinstance(value, bool | str) else checked(config.key_of(cells[name]), value, int)
-        for name, value in decided.items()
-        if value is not None
-    }
+    return {name: value for name, cell in cells.items() if (value := own_value(config, cell)) is not None}
+
+
+def own_value(config: FamilyConfig, cell: Any) -> Any:
+    """What a cell decides of a kind of layer: a word or a truth of the table, or a size of the config. Errors: InputError."""
+    value, key = config.decided(cell), config.key_of(cell)
+    return value if value is None or isinstance(value, bool) or not key else checked(key, value, int)
 
 
 def _layer_types(config: FamilyConfig, row: Mapping[str, Any], window: int | None, rotated: Sequence[bool]) -> list[str]:

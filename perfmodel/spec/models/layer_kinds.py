@@ -19,7 +19,8 @@ from perfmodel.spec.fields import Numeric, Spec, check_fields, choice, count, fl
 
 STATE_MIXERS: Final = ("mamba2", "gated_delta")  # which go through a sequence by a state that they keep
 HEADED: Final = ("full", "sliding", "indexed")  # whose queries, keys and values have heads of the sizes of a model
-ATTENTION_KINDS: Final = ("full", "sliding", "indexed", "latent", *STATE_MIXERS, "none")
+TOKENWISE: Final = ("linear", "none")  # in which tokens do not meet
+ATTENTION_KINDS: Final = ("full", "sliding", "indexed", "latent", *STATE_MIXERS, *TOKENWISE)
 FEED_FORWARD_KINDS: Final = ("dense", "experts", "none")
 KV: Final = ("own", "tied", "borrowed")
 BORROWED: Final = "borrowed"
@@ -34,7 +35,7 @@ class LayerKind(Spec):
 
     attention      full: a token sees all tokens before it; sliding: the nearest `window` of them, itself among these; indexed:
                    those in the blocks that an indexer chooses; latent: all, through keys and values of low rank; mamba2,
-                   gated_delta: a state that the tokens before it left; none
+                   gated_delta: a state that the tokens before it left; linear: itself alone, through one matrix; none
     feed_forward   dense: one MLP that all tokens pass; experts: a router sends each token to some of many; none
     rotary         its queries and keys are rotated, where the model has rotary positions
 

@@ -18,7 +18,7 @@ from perfmodel.spec.serving.engine import Engine
 from perfmodel.spec.serving.formats import CacheFormat, WeightFormat
 from perfmodel.spec.serving.profile import ServingProfile
 
-SERVED_ATTENTION = ("full", "sliding", "indexed", "latent", *STATE_MIXERS)
+SERVED_ATTENTION = ("full", "sliding", "indexed", "latent", *STATE_MIXERS, "linear")
 MOST_GPUS: Final = 100_000  # of one server
 
 

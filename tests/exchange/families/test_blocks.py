@@ -67,6 +67,16 @@ def test_widths_are_rounded_up_to_multiples_of_256() -> None:
     assert [each[3] for each in parts(model)] == [768, 700]
 
 
+def test_one_matrix_may_stand_in_the_place_of_attention() -> None:
+    """h*h parameters, and tokens do not meet."""
+    linear = block(None, 3.0)
+    linear["attention"] = {"n_heads_in_group": None, "no_op": False, "replace_with_linear": True}
+    model = read_config(config(*BLOCKS, linear))
+    assert parts(model)[-1] == ("linear", "dense", 3, 1536)
+    more = parameter_count(model).total - parameter_count(read_config(config(*BLOCKS))).total
+    assert more == 768 * 768 + 3 * 768 * 1536 + 2 * 768
+
+
 def test_a_block_without_parts_is_no_layer() -> None:
     """What it is given passes as it is; the assumption says how many such blocks there are."""
     mapping = config(*BLOCKS[:3], block(None, None), block(None, None), *BLOCKS[3:])
@@ -79,7 +89,7 @@ def test_a_block_without_parts_is_no_layer() -> None:
 @pytest.mark.parametrize(
     ("part", "changes", "words"),
     [
-        ("attention", {"replace_with_linear": True}, r"block_configs\.1\.attention\.replace_with_linear: true is not covered"),
+        ("ffn", {"replace_with_linear": True}, r"block_configs\.1\.ffn\.replace_with_linear: true is not covered"),
         ("attention", {"window_length": 512}, r"block_configs\.1\.attention\.window_length: 512 is not covered"),
         ("ffn", {"moe": {"num_local_experts": 8}}, r"block_configs\.1\.ffn\.moe: .* is not covered"),
         ("ffn", {"ffn_mult": "5.25"}, r"block_configs\.1\.ffn\.ffn_mult: '5.25' is not a number"),

@@ -88,6 +88,18 @@ def test_the_last_layer_may_be_of_a_type_of_its_own() -> None:
     assert kinds_of(row, keys | {"layer_types": ["sliding_attention"] * 4}, layers=4) == [S] * 3 + [F]
 
 
+def test_sizes_of_layers_are_numbers_of_the_config() -> None:
+    """A word in their place is refused by its key."""
+    keys = {"model_type": "mimo_v2_flash", **WIDE, "v_head_dim": 20, "sliding_window": 64}
+    with pytest.raises(InputError, match="swa_num_key_value_heads: 'eight' is not a whole number"):
+        read_config(keys | {"swa_num_key_value_heads": "eight"})
+    gemma = {"model_type": "gemma4_text", **WIDE, "sliding_window": 64, "hidden_size_per_layer_input": 0}
+    with pytest.raises(InputError, match="num_kv_shared_layers: '2' is not a whole number"):
+        read_config(gemma | {"num_kv_shared_layers": "2"})
+    with pytest.raises(InputError, match="all layers with attention borrow"):
+        read_config(gemma | {"num_kv_shared_layers": 5})
+
+
 def test_all_but_the_first_and_each_nth_slide() -> None:
     """MiMo-V2-Flash."""
     assert pattern({"all_but_first_and_every": 3}, {"sliding_window": 64}, layers=7) == [F, S, F, S, S, F, S]

@@ -91,6 +91,7 @@ def test_nothing_is_said_of_weights_in_16_bits() -> None:
         TENSORS | {"config_groups": group(8, "float") | {"group_1": group(4, "float", group_size=16)["group_0"]}},
         TENSORS | {"config_groups": {"group_0": {"targets": ["Linear"]}}},
         TENSORS,
+        TENSORS | {"config_groups": [group(8, "float")["group_0"]]},
     ],
     ids=str,
 )

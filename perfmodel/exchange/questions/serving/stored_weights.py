@@ -165,14 +165,16 @@ def _of_bitsandbytes(config: Mapping[str, Any]) -> str | None:
 
 def _of_groups(config: Mapping[str, Any]) -> str | None:
     """That of compressed-tensors and Model Optimizer, whose groups of linears have to be alike."""
-    groups = [each for each in config["config_groups"].values() if isinstance(each, Mapping)]
+    listed = config["config_groups"]
+    groups = [each for each in listed.values() if isinstance(each, Mapping)] if isinstance(listed, Mapping) else []
     numbers = {(each.bits, each.is_float, each.block, each.casts_inputs): each for each in map(_of_group, groups) if each}
     if len(numbers) != 1:
         return None
     (stored,) = numbers.values()
     if stored.format == "fp8" and stored.block:
         return "fp8_block"
-    spared = config.get("ignore") or ()
+    ignored = config.get("ignore")
+    spared = ignored if isinstance(ignored, list) else ()
     if stored.format == "int4" and stored.block == 32 and any("attn" in str(each) for each in spared):
         return "int4_experts"
     return stored.format
