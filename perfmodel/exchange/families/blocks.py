@@ -14,6 +14,7 @@ from perfmodel.errors import InputError, NotSupportedError, shown
 from perfmodel.exchange.families.cells import FamilyConfig, checked
 from perfmodel.exchange.families.layers import ConfigLayer, kinds_in_order
 
+WIDEST: Final = 1000.0  # of an MLP, in widths of the stream
 MLP_MULTIPLE: Final = 256  # columns, up to a multiple of which the width of an MLP is rounded
 UNCOVERED: Final = {  # what a block may have that is not counted, by its part
     "attention": ("window_length", "num_sink_tokens", "mamba", "llama4"),
@@ -84,11 +85,18 @@ def _block(block: Mapping[str, Any], key: str, sizes: Mapping[str, Any]) -> Bloc
     heads = ffn = None
     is_linear = bool(block["attention"].get("replace_with_linear"))
     if not is_linear and not _is_left_out(block, "attention"):
-        group = checked(f"{key}.attention.n_heads_in_group", block["attention"].get("n_heads_in_group"), int)
-        heads = max(sizes["attention_heads"] // group, 1)
+        heads = _kv_heads(block["attention"], f"{key}.attention.n_heads_in_group", sizes["attention_heads"])
     if not _is_left_out(block, "ffn"):
         ffn = _width(block["ffn"], f"{key}.ffn", sizes["hidden_size"])
     return Block(heads, ffn, is_linear)
+
+
+def _kv_heads(attention: Mapping[str, Any], key: str, heads: int) -> int:
+    """Heads of keys, each of which so many of queries share. Errors: InputError."""
+    group = checked(key, attention.get("n_heads_in_group"), int)
+    if heads % group:
+        raise InputError(f"{group} does not divide {heads} attention heads", key=key)
+    return heads // int(group)
 
 
 def _part(block: Mapping[str, Any], part: str, key: str) -> Mapping[str, Any]:
@@ -111,4 +119,6 @@ def _width(ffn: Mapping[str, Any], key: str, hidden_size: int) -> int:
     if ffn.get("intermediate_size") is not None:
         return int(checked(f"{key}.intermediate_size", ffn["intermediate_size"], int))
     times = checked(f"{key}.ffn_mult", ffn.get("ffn_mult"), float)
+    if not 0 < times <= WIDEST:
+        raise InputError(f"{shown(times)} must be above 0 and at most {WIDEST:g}", key=f"{key}.ffn_mult")
     return -(-int(2 * times * hidden_size / 3) // MLP_MULTIPLE) * MLP_MULTIPLE

@@ -92,6 +92,9 @@ def test_a_block_without_parts_is_no_layer() -> None:
         ("ffn", {"replace_with_linear": True}, r"block_configs\.1\.ffn\.replace_with_linear: true is not covered"),
         ("attention", {"window_length": 512}, r"block_configs\.1\.attention\.window_length: 512 is not covered"),
         ("ffn", {"moe": {"num_local_experts": 8}}, r"block_configs\.1\.ffn\.moe: .* is not covered"),
+        ("ffn", {"ffn_mult": float("inf")}, r"block_configs\.1\.ffn\.ffn_mult: .* must be above 0 and at most 1000"),
+        ("ffn", {"ffn_mult": -1.0}, r"block_configs\.1\.ffn\.ffn_mult: .* must be above 0"),
+        ("attention", {"n_heads_in_group": 5}, r"block_configs\.1\.attention\.n_heads_in_group: 5 does not divide 12"),
         ("ffn", {"ffn_mult": "5.25"}, r"block_configs\.1\.ffn\.ffn_mult: '5.25' is not a number"),
         (
             "attention",
