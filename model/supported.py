@@ -28,12 +28,16 @@ PARTS: Final[Mapping[str, tuple[tuple[object, ...], str]]] = {  # field of a mod
     "scales": (((),), "no constant factors"),
     "dropout": ((False,), "no dropout"),
     "spare_positions": ((0,), "no learned positions that are never used"),
+    "value_head_size": ((None,), "values of the size of its queries and keys"),
     "sinks": ((False,), "no sinks in the softmax of its heads"),
     "attention_gate": ((False,), "no gates of its heads"),
+    "kv": (("own",), "keys and values out of products of their own"),
+    "layer_embedding_size": ((0,), "no embeddings of layers"),
     "multi_token_layers": ((0,), "no layers that predict further tokens"),
 }
 PARTS_OF_EXPERTS: Final[Mapping[str, tuple[tuple[object, ...], str]]] = {
     "shared_gate": ((False,), "no gate of shared experts"),
+    "own_norms": ((False,), "no norms of experts"),
     "latent_size": ((None,), "experts as wide as the stream"),
     "capacity_factor": ((None,), "experts that take all tokens, without a capacity"),
 }
@@ -121,13 +125,21 @@ def _check_tensor_parallel(model: TransformerModel, layout: Layout) -> None:
         raise NotSupportedError(problem, key="tensor_parallel")
 
 
-def _check_parts(model: TransformerModel) -> None:
-    """Raise NotSupportedError for a part of a model that the reference model does not have."""
+def _check_kinds(model: TransformerModel) -> None:
+    """Raise NotSupportedError for a kind of layer that the reference model does not have."""
     for name, kind in model.kinds.items():
         for part, known in PARTS_OF_LAYERS.items():
             if (found := getattr(kind, part)) not in known:
                 sentence = f"the reference model runs {', '.join(known)}, and no layers with {part} {found}"
                 raise NotSupportedError(sentence, key=f"model.layer_kinds.{name}.{part}")
+        for field in kind.own:
+            sentence = "the reference model has layers of one size, and none of their own"
+            raise NotSupportedError(sentence, key=f"model.layer_kinds.{name}.{field}")
+
+
+def _check_parts(model: TransformerModel) -> None:
+    """Raise NotSupportedError for a part of a model that the reference model does not have."""
+    _check_kinds(model)
     for field, (run, sentence) in PARTS.items():
         if getattr(model, field) not in run:
             raise NotSupportedError(f"the reference model has {sentence}", key=f"model.{field}")

@@ -66,7 +66,7 @@ def infer(
     gpu: str,
     tensor_parallel: int | str | Sequence[int] = 1,
     engine: str = "vllm",
-    precision: str = "bf16",
+    precision: str | None = None,
     kv_precision: str = "bf16",
     input_tokens: int = 1000,
     output_tokens: int = 500,
@@ -77,7 +77,8 @@ def infer(
 ) -> tuple[ServingForecast, ...]:
     """Whether a model serves on one replica of each of some numbers of GPUs, with how much context, and how fast.
 
-    `settings` are of the engine, as in "memory.fraction=0.95". Errors: InputError for a name that is not known.
+    Without a `precision` weights are in that of a config.json with a quantization_config, else in bf16. `settings` are of the
+    engine, as in "memory.fraction=0.95". Errors: InputError for a name that is not known.
 
     >>> (alone,) = infer("nemotron-4-15b", gpu="h100-sxm-80gb", input_tokens=2000)
     >>> alone.verdict, alone.longest_context > 200_000

@@ -128,7 +128,7 @@ def infer(
         gpu=gpu,
         tensor_parallel=tensor_parallel,
         engine=engine or USUAL_ENGINE,
-        precision=precision or USUAL_FORMAT,
+        precision=precision,
         kv_precision=kv_precision or USUAL_FORMAT,
         input_tokens=input_tokens or USUAL_INPUT,
         output_tokens=output_tokens,

@@ -34,7 +34,8 @@ Precision = Annotated[
     typer.Option(
         "--precision",
         metavar="P",
-        help="Of the weights: bf16, fp8, int8, int4, nvfp4 ..; with plan several, without --serve of training. Default: bf16.",
+        help="Of the weights: bf16, fp8, int8, int4, nvfp4 ..; with plan several, without --serve of training. Default: what "
+        "quantization_config of a config.json says, else bf16.",
         rich_help_panel=SERVER,
     ),
 ]

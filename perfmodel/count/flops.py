@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 
 from perfmodel.count.layer import layer_parts
+from perfmodel.count.parts.layer_embeddings import has_layer_embeddings, layer_projection
 from perfmodel.count.parts.part_kinds import attention_kind
 from perfmodel.count.parts.vocabulary import multi_token_linear
 from perfmodel.errors import InputError, did_you_mean
@@ -37,6 +38,8 @@ def model_flop_per_token(model: TransformerModel, sequence_length: Numeric, *, c
     """
     logits = 6.0 * model.vocab_size * model.hidden_size
     linear: Numeric = logits
+    if has_layer_embeddings(model):
+        linear = linear + layer_projection(model, 1).model_flop_per_token
     for kind in model.kinds:
         linear = linear + model.layers_of(kind, 0, model.layers) * _linear_flop(model, kind)
     if anywhere(np.asarray(model.multi_token_layers) > 0):
@@ -86,7 +89,7 @@ def _attention_flop(model: TransformerModel, kind: str, sequence_length: Numeric
     seen = sequence_length if chosen.window is None else np.minimum(chosen.window, sequence_length)
     if convention == "causal":
         seen = seen * (1.0 - seen / (2.0 * sequence_length))
-    return attention_kind(chosen).core_flop(model, chosen, seen)
+    return attention_kind(chosen).core_flop(model.seen_in(chosen), chosen, seen)
 
 
 def layer_flop_per_token(model: TransformerModel, kind: str, sequence_length: Numeric, *, convention: str = "full") -> Numeric:

@@ -1,9 +1,9 @@
 """One layer of a decoder on one GPU: attention and feed-forward part, with norms around them, inside residual connections.
 
-The parts and their linears are declared in attention.py, latent_attention.py, feed_forward.py, experts.py and mixers.py;
-here is the layer that they make, with all that lies around them. Parts that are parallel read the same stream, which is kept
-once; each still adds its result to the stream on its own, and each communicates on its own (software that adds both up first,
-as GPT-NeoX does, has one message fewer).
+The parts and their linears are declared in grouped_query.py, latent_attention.py, feed_forward.py, experts.py and
+mixer_linears.py; here is the layer that they make, with all that lies around them. Parts that are parallel read the same
+stream, which is kept once; each still adds its result to the stream on its own, and each communicates on its own (software that
+adds both up first, as GPT-NeoX does, has one message fewer).
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from typing import NamedTuple
 
 from perfmodel.count.blocks import Block
 from perfmodel.count.declarations import UNSHARDED, ExpertShards, LayerPart, expert_shards
+from perfmodel.count.parts.layer_embeddings import has_layer_embeddings, layer_input, layer_input_inside
 from perfmodel.count.parts.part_kinds import attention_kind, feed_forward_kind
 from perfmodel.count.parts.stream import StreamOperators
+from perfmodel.light_dataclass import replace
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.models.layer_kinds import LayerKind
 from perfmodel.spec.models.model import TransformerModel
 
 
 class Halves(NamedTuple):
-    """Both parts of a layer; a part that a kind has not is a block of nothing."""
+    """Both parts of a layer, the second with embeddings of its own; a part that a kind has not is a block of nothing."""
 
     attention: Block
     feed_forward: Block
@@ -34,11 +36,13 @@ def layer_parts(
     experts: ExpertShards = UNSHARDED,
 ) -> tuple[LayerPart, ...]:
     """The declarations of the parts that a kind of layer has, in the order in which they run."""
-    parts = []
+    parts, model = [], model.seen_in(kind)
     if kind.attention != "none":
         parts.append(attention_kind(kind).declaration(model, tensor_parallel, f"{name}.attention"))
     if kind.feed_forward != "none":
         parts.append(feed_forward_kind(kind).declaration(model, tensor_parallel, f"{name}.mlp", experts))
+    if has_layer_embeddings(model):
+        parts.append(layer_input(model, tensor_parallel, f"{name}.input"))
     return tuple(parts)
 
 
@@ -53,6 +57,8 @@ class LayerOperators(StreamOperators):
     def halves(self, kind: str, name: str = "") -> Halves:
         """Both parts of a layer of the kind called so, whose operators' names begin with `name`."""
         name, chosen = name or layer_name(self.model, kind), self.model.kinds[kind]
+        if chosen.own:  # as a layer of a model that has these sizes
+            return LayerOperators(replace(self.setup, model=self.model.seen_in(chosen))).halves(kind, name)
         parts = iter(layer_parts(self.model, chosen, self.tensor, name, expert_shards(self.layout)))
         attention = feed_forward = Block()
         if chosen.attention != "none":
@@ -65,6 +71,10 @@ class LayerOperators(StreamOperators):
             shares_input = is_parallel and not declared.norm_before
             inside = of_mlp.inside(self, declared, f"{name}.mlp", shares_input)
             feed_forward = self.part(f"{name}.mlp", declared, inside, shares_stream=is_parallel, graphed=of_mlp.graphed)
+        if has_layer_embeddings(self.model):
+            declared = next(parts)
+            inside = layer_input_inside(self, declared, f"{name}.input")
+            feed_forward = feed_forward + self.part(f"{name}.input", declared, inside)
         return Halves(attention, feed_forward)
 
     def part(self, name: str, declared: LayerPart, inside: Block, *, shares_stream: bool = False, graphed: str = "") -> Block:

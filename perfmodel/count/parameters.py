@@ -23,6 +23,7 @@ from perfmodel.count.declarations import (
     takes_low_precision,
 )
 from perfmodel.count.layer import layer_parts
+from perfmodel.count.parts.layer_embeddings import has_layer_embeddings, layer_projection, layer_table
 from perfmodel.count.parts.vocabulary import embedding_matrix, multi_token_linear
 from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.arithmetic import either, multiplied
@@ -241,11 +242,16 @@ def _counted(
         layer = layer_parameters(model, kind, tensor_parallel=tensor_parallel, experts=shards)
         attention, mlp, norms = attention + number * layer.attention, mlp + number * layer.mlp, norms + number * layer.norms
         experts, replicated = experts + number * layer.experts, replicated + number * layer.replicated
+    of_layers: Numeric = 0
+    if has_layer_embeddings(model):
+        of_layers = layer_table(model, tensor_parallel)
+        mlp = mlp + embedding * layer_projection(model, tensor_parallel).parameters
+        norms = norms + embedding * model.layer_embedding_size
     positions = _learned_positions(model) * model.hidden_size
     copies = head * (1 - embedding) if model.tied_embeddings else head
     head_bias = head * matrix / model.hidden_size if model.has_bias("head") else 0
     count = ParameterCount(
-        embedding=embedding * matrix,
+        embedding=embedding * (matrix + of_layers),
         positions=embedding * positions,
         attention=attention,
         mlp=mlp,

@@ -61,11 +61,11 @@ def _kept_in_a_pipeline(run: Run) -> tuple[str, ...]:
 
 def _all_seen(run: Run) -> tuple[str, ...]:
     """A sentence where an indexer chooses what tokens see: training is counted as before it does."""
-    if run.model.latent is None or run.model.latent.indexer is None:
+    of_latent = run.model.latent is not None and run.model.latent.indexer is not None
+    if not of_latent and run.model.indexer is None:
         return ()
-    return (
-        "in training every token sees all before it: products of model.latent.indexer are counted, its scores and choices not",
-    )
+    key = "model.latent.indexer" if of_latent else "model.indexer"
+    return (f"in training every token sees all before it: products of {key} are counted, its scores and choices not",)
 
 
 def uneven_stages(run: Run) -> tuple[str, ...]:

@@ -56,6 +56,7 @@ class ServingForecast(Tabular):
     intervals: Mapping[str, tuple[Numeric, Numeric]]
     evidence: ServingEvidence
     dollars_per_gpu_hour: float | None = None
+    taken: tuple[str, ...] = ()  # sentences on what was taken for granted of the model before it was served
 
     @property
     def summary(self) -> str:
@@ -92,7 +93,7 @@ class ServingForecast(Tabular):
     @property
     def assumptions(self) -> tuple[str, ...]:
         """What the forecast takes for granted, in sentences."""
-        setup, found = self.setup, []
+        setup, found = self.setup, [*self.taken]
         if setup.circuits != setup.weights.circuits:
             gpu, wide = setup.cluster.gpu.name, setup.circuits
             found.append(f"{gpu} has no {setup.weights.circuits} arithmetic: weights are widened, and products run in {wide}")
@@ -133,6 +134,7 @@ class ServingForecast(Tabular):
             with_most=False,
             evidence=self.evidence,
             dollars_per_gpu_hour=self.dollars_per_gpu_hour,
+            taken=self.taken,
         )
 
     @property
@@ -173,6 +175,7 @@ def serving_forecast(
     with_most: bool = True,
     evidence: ServingEvidence,
     dollars_per_gpu_hour: float | None = None,
+    taken: tuple[str, ...] = (),
 ) -> ServingForecast:
     """The forecast of a closed loop with each of some numbers of clients; `with_most` adds as many as fit at once."""
     memory, most = serving_memory(setup), float(most_running(setup, request))
@@ -199,4 +202,5 @@ def serving_forecast(
         intervals=intervals,
         evidence=evidence,
         dollars_per_gpu_hour=dollars_per_gpu_hour,
+        taken=taken,
     )

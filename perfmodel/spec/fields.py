@@ -74,10 +74,11 @@ class Choice:
 
     options: tuple[str, ...]
     other_names: tuple[tuple[str, str], ...] = ()
+    optional: bool = False
 
     def problem(self, value: Any) -> str:
         """What is wrong with `value`, or ""."""
-        if isinstance(value, str) and value in self.options:
+        if (isinstance(value, str) and value in self.options) or (value is None and self.optional):
             return ""
         known = dict(self.other_names).get(str(value).lower())
         hint = f"it is called {known} here" if known else did_you_mean(str(value), self.options)
@@ -105,9 +106,11 @@ class Choices:
 class Flag:
     """True or false."""
 
+    optional: bool = False
+
     def problem(self, value: Any) -> str:
         """What is wrong with `value`, or ""."""
-        return "" if isinstance(value, bool) else f"{shown(value)} is not true or false"
+        return "" if isinstance(value, bool) or (value is None and self.optional) else f"{shown(value)} is not true or false"
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,14 +202,16 @@ def number(
     return _field(Number(dimension, minimum, above, maximum, integer, optional, derived), default)
 
 
-def count(*, minimum: float = 1, maximum: float = 1e9, default: Any = MISSING) -> Any:
-    """A whole number of things, small enough that products of a few stay exact."""
-    return number("count", minimum=minimum, maximum=maximum, integer=True, default=default)
+def count(*, minimum: float = 1, maximum: float = 1e9, optional: bool = False, default: Any = MISSING) -> Any:
+    """A whole number of things, small enough that products of a few stay exact; `optional` admits None."""
+    return number("count", minimum=minimum, maximum=maximum, integer=True, optional=optional, default=default)
 
 
-def choice(*options: str, default: Any = MISSING, other_names: Mapping[str, str] = MappingProxyType({})) -> Any:
-    """A field that holds one of `options`."""
-    return _field(Choice(options, tuple(other_names.items())), default)
+def choice(
+    *options: str, default: Any = MISSING, optional: bool = False, other_names: Mapping[str, str] = MappingProxyType({})
+) -> Any:
+    """A field that holds one of `options`; `optional` admits None."""
+    return _field(Choice(options, tuple(other_names.items()), optional), default)
 
 
 def choices(*options: str, default: Any = MISSING, other_names: Mapping[str, str] = MappingProxyType({})) -> Any:
@@ -219,9 +224,9 @@ def words(*, default: Any = MISSING) -> Any:
     return _field(Words(), default)
 
 
-def flag(*, default: Any = MISSING) -> Any:
-    """A field that holds true or false."""
-    return _field(Flag(), default)
+def flag(*, optional: bool = False, default: Any = MISSING) -> Any:
+    """A field that holds true or false; `optional` admits None."""
+    return _field(Flag(optional), default)
 
 
 def text(*, default: Any = MISSING) -> Any:

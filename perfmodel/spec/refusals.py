@@ -14,7 +14,7 @@ from perfmodel.spec.fields import Numeric, Truth, everywhere, plain
 from perfmodel.spec.layout import EVEN, Layout
 from perfmodel.spec.machines.hardware import Cluster, Gpu
 from perfmodel.spec.models.model import TransformerModel
-from perfmodel.spec.models.part_rules import expert_rules, selection_rules, state_rules
+from perfmodel.spec.models.part_rules import expert_rules, one_stage_rules, selection_rules, state_rules
 from perfmodel.spec.pipeline_layout import pipeline_pieces
 from perfmodel.spec.precision import PrecisionRecipe
 from perfmodel.spec.rules import Rule, divides, is_multiple, would
@@ -57,18 +57,10 @@ def every_rule(setup: Setup) -> Iterator[Rule]:
 
 def layout_rules(model: TransformerModel, cluster: Cluster, layout: Layout) -> Iterator[Rule]:
     """Every rule about degrees and sizes, in the order in which a person wants to hear of them."""
-    tensor = layout.tensor_parallel
-    for size, what in (
-        (model.attention_heads, "attention heads"),
-        (model.ffn_hidden_size, "columns of the MLP (ffn_hidden_size)"),
-        (model.hidden_size, "columns (hidden_size)"),
-    ):
-        yield divides(tensor, size, what, key="tensor_parallel")
-    yield Rule(
-        key="tensor_parallel",
-        allows=is_multiple(model.kv_heads, tensor) | is_multiple(tensor, model.kv_heads),
-        sentence=lambda: f"{plain(tensor)} neither divides {plain(model.kv_heads)} KV heads nor is a multiple of them",
-    )
+    yield from _width_rules(model, layout)
+    for kind in model.kinds.values():
+        if kind.own:
+            yield from _width_rules(model.seen_in(kind), layout)
     yield from _sequence_rules(layout)
     yield Rule(
         key="sequence_length",
@@ -85,6 +77,7 @@ def layout_rules(model: TransformerModel, cluster: Cluster, layout: Layout) -> I
         ),
         error=NotSupportedError,
     )
+    yield from one_stage_rules(model, layout)
     yield from state_rules(model, layout)
     yield from _batch_rules(layout)
     yield from _pipeline_rules(model, layout)
@@ -92,6 +85,22 @@ def layout_rules(model: TransformerModel, cluster: Cluster, layout: Layout) -> I
     yield from expert_rules(model, layout)
     yield from _recompute_rules(model, layout)
     yield _node_rule(cluster, layout)
+
+
+def _width_rules(model: TransformerModel, layout: Layout) -> Iterator[Rule]:
+    """Tensor-parallel ranks share heads and columns."""
+    tensor, kv_heads = layout.tensor_parallel, model.kv_heads
+    for size, what in (
+        (model.attention_heads, "attention heads"),
+        (model.ffn_hidden_size, "columns of the MLP (ffn_hidden_size)"),
+        (model.hidden_size, "columns (hidden_size)"),
+    ):
+        yield divides(tensor, size, what, key="tensor_parallel")
+    yield Rule(
+        key="tensor_parallel",
+        allows=is_multiple(kv_heads, tensor) | is_multiple(tensor, kv_heads),
+        sentence=lambda: f"{plain(tensor)} neither divides {plain(kv_heads)} KV heads nor is a multiple of them",
+    )
 
 
 def _shortest_window(model: TransformerModel) -> NDArray[Any]:

@@ -13,12 +13,8 @@ from perfmodel.count.flops import model_flop_per_token
 from perfmodel.count.operators import CachedAttention, Collective, FusedAttention, MemoryBound
 from perfmodel.count.parameters import parameter_count
 from perfmodel.count.roles import EXPERT_PRODUCTS, Role
-from perfmodel.count.serving.forward_pass import (
-    ForwardPass,
-    ServedProduct,
-    cache_bytes_per_token,
-    forward_operators,
-)
+from perfmodel.count.serving.cache import cache_bytes_per_token
+from perfmodel.count.serving.forward_pass import ForwardPass, ServedProduct, forward_operators
 from perfmodel.exchange.questions.serving.served_models import engine_preset, serving_setup
 from perfmodel.exchange.tables.serving_models import named_served_model
 from perfmodel.spec.serving.setup import ServingSetup

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from perfmodel.count.parameters import parameter_count, parameter_tensors, shard_parameter_count
-from perfmodel.count.parts.attention import kv_size_per_shard
+from perfmodel.count.parts.grouped_query import kv_size_per_shard
 from perfmodel.exchange.presets import model_preset
 from perfmodel.spec.models.model import TransformerModel
 from tests.count.meta_networks import meta_network, network_parameters

@@ -9,7 +9,8 @@ import pytest
 
 from perfmodel.count.operators import CachedAttention, FusedAttention, MemoryBound
 from perfmodel.count.parameters import parameter_count
-from perfmodel.count.serving.forward_pass import ForwardPass, ServedProduct, cache_bytes_per_token, forward_operators
+from perfmodel.count.serving.cache import cache_bytes_per_token
+from perfmodel.count.serving.forward_pass import ForwardPass, ServedProduct, forward_operators
 from perfmodel.count.serving.sparse import KeyChoice, SparseAttention
 from perfmodel.exchange.presets import model_preset
 from perfmodel.exchange.questions.serving.served_models import serving_setup

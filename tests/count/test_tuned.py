@@ -17,8 +17,11 @@ from perfmodel.count.operators import Matmul, MemoryBound, Operator, model_flop
 from perfmodel.count.parameters import parameter_count
 from perfmodel.count.roles import Role
 from perfmodel.count.tuning.trained import TunedNumbers, tuned_numbers, tuned_wire_bytes
+from perfmodel.errors import NotSupportedError
+from perfmodel.exchange.presets import model_preset
 from perfmodel.exchange.tables.tuning_models import named_tuned_model
 from perfmodel.spec.phases import FORWARD, RECOMPUTE, WEIGHT_GRADIENT
+from perfmodel.spec.refusals import check_setup
 from perfmodel.spec.setup import Setup
 from perfmodel.spec.tuning.fine_tuning import FineTuning
 from tests.tunings import tuned_setup
@@ -349,3 +352,18 @@ def test_muon_shares_its_matrices_out_over_shards() -> None:
         sum(float(op.repeats) for op in work.synchronisation if isinstance(op, Matmul)) for work in (alone, shared)
     )
     assert quarter == pytest.approx(whole / 4)
+
+
+def test_layers_without_a_part_have_no_adapters_of_it() -> None:
+    """49 of 80 layers of Nemotron Super have attention, 8 of its heads keys; MLPs are as wide as each layer has them."""
+    setup = tuned_setup(model="nemotron-super-49b", training="qlora", weights="nf4-dq")
+    model, rank, tuning = setup.model, 16, setup.tuning
+    assert tuning is not None
+    check_setup(setup)
+    layers = {kind: model.layers_of(kind, 0, model.layers) for kind in model.kinds}
+    numbers = tuned_numbers(model, parameter_count(model), layers, tuning)
+    attention = 49 * (4 * 8192 + 2 * 8192 + 2 * 1024)
+    widths = [model.seen_in(model.kinds[model.kind_at(layer)]).ffn_hidden_size for layer in range(80)]
+    assert numbers.adapters == rank * (attention + sum(3 * (8192 + float(width)) for width in widths))
+    with pytest.raises(NotSupportedError, match="adapters beside mamba2 attention are not covered"):
+        check_setup(replace(setup, model=model_preset("nemotron-h-56b")))

@@ -117,9 +117,33 @@ LOGS: Final[Corpus] = {
     "block.log": (BLOCK + "\n".join(line(number) for number in range(1, 9))).encode(),
     "golden.json": json.dumps({"iteration-time": GOLDEN, "mem-max-allocated-bytes": GOLDEN}).encode(),
 }
-MODEL_CONFIGS: Final[Corpus] = {
-    f"{place}.json": json.dumps({"model_type": each.family, **each.keys}).encode()
-    for place, each in enumerate([*DENSE_CONFIGS, *PART_CONFIGS][::5])
+WITH_ATTENTION: Final = {"attention": {"n_heads_in_group": 3, "no_op": False}, "ffn": {"ffn_mult": 3.0, "no_op": False}}
+NO_ATTENTION: Final = {"attention": {"n_heads_in_group": None, "no_op": True}, "ffn": {"ffn_mult": 1.0, "no_op": False}}
+BLOCK_CONFIG: Final = {
+    "model_type": "nemotron-nas", "hidden_size": 768, "num_attention_heads": 12, "num_hidden_layers": 3, "vocab_size": 1000,
+    "block_configs": [WITH_ATTENTION, NO_ATTENTION, WITH_ATTENTION], "hidden_act": "silu",
+}  # fmt: skip
+MODEL_CONFIGS: Final[Corpus] = (
+    {
+        f"{place}.json": json.dumps({"model_type": each.family, **each.keys}).encode()
+        for place, each in enumerate([*DENSE_CONFIGS, *PART_CONFIGS][::5])
+    }
+    | {
+        f"{each.family}.json": json.dumps({"model_type": each.family, **each.keys}).encode()
+        for each in [*DENSE_CONFIGS, *PART_CONFIGS]
+        if each.family in ("gemma4_text", "mimo_v2_flash", "kimi_linear", "minimax_m3_vl_text")
+    }
+    | {"blocks.json": json.dumps(BLOCK_CONFIG).encode()}
+)
+WEIGHTS: Final = {"num_bits": 4, "type": "int", "group_size": 32, "strategy": "group"}
+QUANTISATIONS: Final[dict[str, dict[str, Any]]] = {
+    "groups": {"quant_method": "compressed-tensors", "ignore": ["lm_head"], "config_groups": {"a": {"weights": WEIGHTS}}},
+    "modelopt": {"quant_method": "modelopt", "quant_algo": "NVFP4", "kv_cache_scheme": {"num_bits": 8, "type": "float"}},
+    "awq": {"quant_method": "awq", "bits": 4, "group_size": 128},
+}
+QUANTISED: Final[Corpus] = {
+    f"{name}.json": json.dumps({"model_type": "llama", **DENSE_CONFIGS[0].keys, "quantization_config": found}).encode()
+    for name, found in QUANTISATIONS.items()
 }
 BESIDE: Final[Corpus] = {"ds.json": CONFIGS_OF_RUNS["ds.json"], "config.json": MODEL_CONFIGS["0.json"]}  # what others name
 WHOLE_RUNS: Final[dict[str, dict[str, Any]]] = {  # of each kind of model, written with every key there is

@@ -138,6 +138,7 @@ TARGETS: Final[tuple[Target, ...]] = (
         read=part_file(TransformerModel, "models", uses.predicted_with("model")),
         files=corpus.MODEL_CONFIGS,
     ),
+    Target(name="quantised-config", read=uses.served_model, files=corpus.QUANTISED),
     Target(name="other-software", read=other_software, files=corpus.CONFIGS_OF_RUNS),
     Target(name="log", read=log, files=corpus.LOGS, beside={"train.sh": corpus.CONFIGS_OF_RUNS["train.sh"]}),
     Target(name="measured-table", read=measured_table, files=corpus.TABLES),

@@ -157,6 +157,12 @@ def engine(path: Path) -> None:
         sane_server(forecast)
 
 
+def served_model(path: Path) -> None:
+    """A server of the model in the file, with weights as that says."""
+    for forecast in asked_servers(str(path), gpu="h100-sxm-80gb", concurrency="1,16"):
+        sane_server(forecast)
+
+
 def serving_kernels(path: Path) -> None:
     """A server on a GPU whose kernels of serving are in the file."""
     profile = build(ServingProfile, expand_part(ServingProfile, "serving", str(path)))

@@ -34,6 +34,7 @@ def test_layers_with_windows_are_run() -> None:
         (LayerKind(attention="mamba2"), "attention"),
         (LayerKind(attention="gated_delta"), "attention"),
         (LayerKind(attention="none"), "attention"),
+        (LayerKind(attention="linear"), "attention"),
         (LayerKind(feed_forward="none"), "feed_forward"),
     ],
     ids=str,
@@ -50,6 +51,14 @@ def test_layers_of_other_kinds_are_refused_by_their_name(kind: LayerKind, key: s
         delta=GatedDelta(**heads) if kind.attention == "gated_delta" else None,
     )
     with pytest.raises(NotSupportedError, match=rf"^model\.layer_kinds\.other\.{key}: the reference model runs"):
+        check_supported(model, ONE_RANK)
+
+
+def test_layers_with_sizes_of_their_own_are_refused() -> None:
+    """The forecast has them."""
+    kinds = {"plain": LayerKind(), "narrow": LayerKind(ffn_hidden_size=32)}
+    model = replace(LLAMA, layer_kinds=kinds, layer_pattern=("plain", "narrow"))
+    with pytest.raises(NotSupportedError, match=r"^model\.layer_kinds\.narrow\.ffn_hidden_size: the reference model"):
         check_supported(model, ONE_RANK)
 
 
@@ -97,6 +106,7 @@ def test_layouts_of_experts_that_are_not_run_are_refused_by_their_key(layout: di
         ({"parallel_residual": "two_norms"}, "parallel_residual"),
         ({"qk_norm": "head"}, "qk_norm"),
         ({"norm": "rmsnorm", "qk_norm": "width"}, "qk_norm"),
+        ({"value_head_size": 8}, "value_head_size"),
         ({"sinks": True}, "sinks"),
         ({"attention_gate": True}, "attention_gate"),
         ({"multi_token_layers": 1}, "multi_token_layers"),

@@ -63,9 +63,32 @@ def test_a_pattern_that_does_not_fit_its_kinds_is_refused(changes: dict[str, Any
     assert words in str(refusal.value)
 
 
+def test_a_kind_has_the_sizes_of_its_model_but_those_of_its_own() -> None:
+    """Heads of one do not have to divide those of another."""
+    kinds = {"wide": LayerKind(kv_heads=32), "narrow": LayerKind(attention_heads=12, kv_heads=4, ffn_hidden_size=768)}
+    model = replace(LLAMA, layer_kinds=kinds, layer_pattern=("wide", "narrow"))
+    wide, narrow = (model.seen_in(model.kinds[name]) for name in kinds)
+    assert (wide.attention_heads, wide.kv_heads, wide.ffn_hidden_size) == (32, 32, 14336)
+    assert (narrow.attention_heads, narrow.kv_heads, narrow.ffn_hidden_size) == (12, 4, 768)
+    assert not any(kind.own for seen in (wide, narrow) for kind in seen.kinds.values())
+    assert LLAMA.seen_in(LLAMA.kinds[""]) is LLAMA
+
+
+def test_heads_of_a_kind_that_do_not_divide_are_refused_by_their_key() -> None:
+    """Against the heads of queries that the kind has, its own or the model's."""
+    for kind, heads in ((LayerKind(kv_heads=5), 32), (LayerKind(attention_heads=20), 20)):
+        with pytest.raises(InputError, match=f"{heads} attention heads") as refusal:
+            replace(LLAMA, layer_kinds={"only": kind})
+        assert refusal.value.key == "layer_kinds.only.kv_heads"
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"attention": "latent", "kv_heads": 4}, "latent attention has no such size of its own"),
+        ({"attention": "none", "sinks": True}, "none attention has no such size of its own"),
+        ({"feed_forward": "experts", "ffn_hidden_size": 512}, "experts in place of an MLP have no such width"),
+        ({"kv_heads": 0}, "must be at least 1"),
         ({"attention": "sliding"}, "sliding attention needs the number of tokens"),
         ({"window": 128}, "full attention has no window"),
         ({"attention": "slidin", "window": 128}, "did you mean sliding?"),

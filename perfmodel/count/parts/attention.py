@@ -1,6 +1,6 @@
-"""The attention part of a layer: its linears, and what lies between them, on one rank or over a context-parallel group.
+"""The core of attention, where heads meet: scores, softmax and weighted sum, on one rank or over a context-parallel group.
 
-Full and sliding attention have the same linears; under a window of w a query meets w keys at most.
+Full and sliding attention differ in it alone: under a window of w a query meets w keys at most.
 
 Symbols: s sequence_length, c context_parallel, T = b*s/c tokens on a rank, e bytes of an activation (2, in fp32 4).
 
@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 
 from perfmodel.count.blocks import Block, local
-from perfmodel.count.declarations import Component, LayerPart, Linear, Projections
+from perfmodel.count.declarations import Component
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound
 from perfmodel.count.parts.adapters import keeps_input
 from perfmodel.count.parts.stream import StreamOperators
@@ -27,8 +27,7 @@ from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.fields import Numeric, anywhere, chosen, everywhere
 from perfmodel.spec.layout import Layout, context_parallel_group
 from perfmodel.spec.machines.coefficients import FASTEST
-from perfmodel.spec.models.layer_kinds import LayerKind
-from perfmodel.spec.models.model import QK_NORMS, TransformerModel
+from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD
 from perfmodel.spec.precision import FP32_BYTES, RECIPES, PrecisionRecipe
 from perfmodel.spec.setup import Setup
@@ -45,101 +44,17 @@ class Heads:
     query: Numeric
     kv: Numeric
     window: Numeric | None
-    value_size: Numeric | None = None  # of one head, where values are narrower than keys
+    value_size: Numeric | None = None  # of one head, where values are not as wide as keys
+    borrows: bool = False  # keys and values of another layer, which keeps them
 
     def values(self, head_size: Numeric, width: Numeric) -> Numeric:
         """What heads whose queries or keys are of `width` have of values, or give."""
-        return width if self.value_size is None else width / head_size * self.value_size
+        return as_values(width, head_size, self.value_size)
 
 
-def grouped_query_attention(model: TransformerModel, tensor_parallel: Numeric, name: str) -> LayerPart:
-    """Queries, keys and values as one matrix, h x (q + 2*v), and the projection of the weighted values, q x h.
-
-    KV heads are copied where there are fewer of them than ranks; the published convention counts no copies.
-    """
-    query, kv = model.query_size / tensor_parallel, kv_size_per_shard(model, tensor_parallel)
-    gate = query if model.attention_gate else 0
-    without_copies = (model.query_size + 2 * model.kv_size) / tensor_parallel + gate
-    hidden = model.hidden_size
-    joined = Linear(
-        name=f"{name}.qkv",
-        component=Component.ATTENTION,
-        role=Role.PRODUCT,
-        inner=hidden,
-        columns=query + gate + 2 * kv,
-        useful=without_copies / (query + gate + 2 * kv),
-        has_bias=model.has_bias("qkv"),
-        called="qkv",
-    )
-    return LayerPart(
-        into=Projections(joined=joined, apart={"query": query + gate, "key": kv, "value": kv}),
-        out=Linear(
-            name=f"{name}.projection",
-            component=Component.ATTENTION,
-            role=Role.OUTPUT_PRODUCT,
-            inner=query,
-            columns=hidden,
-            has_bias=model.has_bias("projection"),
-            called="projection",
-        ),
-        norm_before=model.pre_norms,
-        norm_behind=model.post_norms,
-        inner_norms=qk_norm_parameters(model, query, kv),
-        inner_vectors=model.attention_heads / tensor_parallel if model.sinks else 0,
-    )
-
-
-def qk_norm_parameters(model: TransformerModel, query: Numeric, kv: Numeric) -> Numeric:
-    """2*d or 4*d where all heads of size d share one weight (and bias) for queries and one for keys, else q + v.
-
-    Ignored: ranks that share heads average over all of them where the norm is of the whole width, 8 bytes a token.
-    """
-    vectors, of_width = QK_NORMS[model.qk_norm]
-    return vectors * ((query + kv) if of_width else 2 * model.head_size)
-
-
-def kv_size_per_shard(model: TransformerModel, tensor_parallel: Numeric) -> Numeric:
-    """Width of the key heads that one rank computes: max(kv_heads / t, 1) heads."""
-    return np.maximum(model.kv_heads / tensor_parallel, 1) * model.head_size
-
-
-def rank_heads(model: TransformerModel, kind: LayerKind, tensor_parallel: Numeric, name: str) -> Heads:
-    """The heads of one rank of a tensor-parallel group."""
-    query, kv = model.query_size / tensor_parallel, kv_size_per_shard(model, tensor_parallel)
-    return Heads(name=name, query=query, kv=kv, window=kind.window)
-
-
-def grouped_query_inside(write: StreamOperators, declared: LayerPart, kind: LayerKind, name: str) -> Block:
-    """Projections, what heads go through, their core, the projection back into the stream."""
-    heads = rank_heads(write.model, kind, write.tensor, name)
-    core = _around_heads(write, heads, kind) + attention_core(write, heads)
-    if write.model.attention_gate:
-        core = core + _gate(write, heads)
-    return write.projections(declared.projections) + core + write.row_linear(declared.output)
-
-
-def _around_heads(write: StreamOperators, heads: Heads, kind: LayerKind) -> Block:
-    """What queries and keys go through before they meet: norms, rotation."""
-    width = heads.query + heads.kv
-    rotary = write.rotary(heads.name, width) if kind.rotary else Block()
-    if write.model.qk_norm == "none":
-        return rotary
-    numbers = write.tokens * width
-    return write.norm_of(f"{heads.name}.qk_norm", numbers, write.activation_bytes * numbers, kernels=2) + rotary
-
-
-def _gate(write: StreamOperators, heads: Heads) -> Block:
-    """The output of heads times the sigmoid of a gate: reads both and writes one; backwards reads three and writes two."""
-    size = write.activation_bytes * write.tokens * heads.query
-    return local(
-        MemoryBound(name=f"{heads.name}.gate", moved_bytes=3 * size, backward_bytes=5 * size, kernels=2, saved_bytes=2 * size)
-    )
-
-
-def attention_core_flop(model: TransformerModel, kind: LayerKind, seen: Numeric) -> Numeric:
-    """6 * a * 2 * d * k for k keys seen: queries, keys and values have d numbers each."""
-    del kind  # of which the window is in `seen`
-    return 6.0 * model.attention_heads * (model.head_size + model.head_size) * seen
+def as_values(width: Numeric, head_size: Numeric, value_size: Numeric | None) -> Numeric:
+    """What heads whose queries or keys are of `width` have of values, or give: w/d*v, or w where values have no own size."""
+    return width if value_size is None else width / head_size * value_size
 
 
 def attention_core(write: StreamOperators, heads: Heads) -> Block:
@@ -179,7 +94,9 @@ def low_attention_format(setup: Setup, heads: Heads) -> str:
 
 
 def _width(model: TransformerModel, heads: Heads) -> Numeric:
-    """Columns of queries, keys and values."""
+    """Columns of queries, keys and values, as far as the layer itself keeps them."""
+    if heads.borrows:
+        return heads.query
     return heads.query + heads.kv + heads.values(model.head_size, heads.kv)
 
 

@@ -30,6 +30,7 @@ from perfmodel.spec.models.layer_parts import Mixture, described
 from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.phases import DATA_GRADIENT
 
+OWN_NORMS: Final = 4  # before the router, before routed experts and behind them, and behind the shared ones (Gemma 4)
 SCORE_BYTES: Final = 4  # routers score in fp32
 CLAMPED_PASSES: Final = (11, 18)  # of a fused function behind clamps of their own, forwards and backwards
 SCORE_PASSES: Final = 10  # scores, function, choice and its mask, probabilities, counts for the loss: read and written
@@ -104,7 +105,8 @@ def routed_experts(
             gate = linear("shared.gate", Role.SHARED_EXPERT, hidden, 1)
             others["shared_gate"] = replace(gate, useful=0.0, is_replicated=True)
     has_norm = model.pre_norms and model.parallel_residual != "one_norm"
-    return LayerPart(others=others, norm_before=has_norm, norm_behind=model.post_norms)
+    norms = OWN_NORMS * hidden + mixture.experts if mixture.own_norms else 0  # the router's has a scale for each expert too
+    return LayerPart(others=others, norm_before=has_norm, norm_behind=model.post_norms, inner_norms=norms)
 
 
 def paired_share(layout: Layout) -> Numeric:
@@ -122,7 +124,7 @@ def routed_inside(write: StreamOperators, declared: LayerPart, name: str, shares
     """Router, dispatch, experts, combine; and the shared experts, which add theirs."""
     del shares_input
     own = Routed(write, declared, name)
-    block = write.replayed(own.router(), "router")
+    block = own.norms() + write.replayed(own.router(), "router")
     if "latent_down" in declared.others:
         block = block + write.own_linear(declared.others["latent_down"], own.tokens, kept_rows=0)
     block = block + own.dispatch() + write.replayed(own.experts(), "experts") + own.combine()
@@ -179,6 +181,13 @@ class Routed:
         )
         product = self.write.own_linear(linear, self.tokens)
         return product + local(choice)
+
+    def norms(self) -> Block:
+        """Norms inside the mixture, where it has some."""
+        block = Block()
+        for each in range(OWN_NORMS * self.mixture.own_norms):
+            block = block + self.write.norm(f"{self.name}.own_norm_{each + 1}")
+        return block
 
     def dispatch(self) -> Block:
         """Copies of tokens in the order of their experts, to the ranks of these; backwards their gradients come home.

@@ -18,11 +18,11 @@ from typing import Final
 import numpy as np
 
 from perfmodel.count.blocks import Block, local
-from perfmodel.count.declarations import Component, LayerPart, Linear, Projections
+from perfmodel.count.declarations import LayerPart
 from perfmodel.count.operators import Matmul, MemoryBound, Operator
+from perfmodel.count.parts.mixer_linears import SCAN_FLOP, STATE_PRODUCTS, delta_of, state_space_groups, state_space_of
 from perfmodel.count.parts.stream import StreamOperators
 from perfmodel.count.roles import Role
-from perfmodel.errors import InputError
 from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.models.layer_kinds import LayerKind
@@ -32,85 +32,7 @@ from perfmodel.spec.phases import DATA_GRADIENT, RECOMPUTE
 from perfmodel.spec.precision import FP32_BYTES
 
 TRITON_NORM: Final = "compiled"  # the class of norms (coefficients.py) whose kernels are Triton's
-SCAN_FLOP: Final = 7  # of the convention, for each number of a Mamba-2 state and token: Megatron-LM, mamba_layer_flops
-STATE_PRODUCTS: Final = 4  # of the convention, each of v x v multiplications a head and token: Megatron-LM, gdn_layer_flops
 GATE_KERNELS: Final = 8  # softplus, exponential, negation, products and casts of the decay, sigmoid of beta, sums over chunks
-
-
-def _linear(name: str, role: Role, inner: Numeric, columns: Numeric, useful: Numeric = 1.0) -> Linear:
-    return Linear(name=name, component=Component.ATTENTION, role=role, inner=inner, columns=columns, useful=useful)
-
-
-def _state_space(model: TransformerModel) -> StateSpace:
-    if model.state_space is None:
-        raise InputError("missing; some layers have mamba2", key="state_space")
-    return model.state_space
-
-
-def _delta(model: TransformerModel) -> GatedDelta:
-    if model.delta is None:
-        raise InputError("missing; some layers have gated_delta", key="delta")
-    return model.delta
-
-
-def state_space_groups(model: TransformerModel, tensor_parallel: Numeric) -> Numeric:
-    """Groups on one rank: max(G/t, 1), whose copies the published convention does not count."""
-    return np.maximum(_state_space(model).groups / tensor_parallel, 1)
-
-
-def mamba2_mixer(model: TransformerModel, tensor_parallel: Numeric, name: str) -> LayerPart:
-    """h x (2*d + 2*G*N + H) into the mixer, d x h out of it; k + 1 numbers a channel of the convolution, 3 a head, a norm of d.
-
-    Its products have no biases, its convolution has one.
-    """
-    space, hidden = _state_space(model), model.hidden_size
-    heads, groups = space.heads / tensor_parallel, state_space_groups(model, tensor_parallel)
-    width = heads * space.head_size
-    channels = width + 2 * groups * space.state_size
-    columns = width + channels + heads
-    counted = 2 * width + 2 * space.groups / tensor_parallel * space.state_size + heads
-    joined = _linear(f"{name}.in_projection", Role.PRODUCT, hidden, columns, counted / columns)
-    return LayerPart(
-        into=Projections(joined=joined),
-        out=_linear(f"{name}.out_projection", Role.OUTPUT_PRODUCT, width, hidden),
-        norm_before=model.pre_norms,
-        norm_behind=model.post_norms,
-        inner_norms=width,
-        inner_vectors=channels * (space.convolution + 1) + 3 * heads,
-    )
-
-
-def gated_delta_mixer(model: TransformerModel, tensor_parallel: Numeric, name: str) -> LayerPart:
-    """h x (2*K + 2*V + 2*H) into the mixer, V x h out of it; k numbers a channel of the convolution, 2 a head, a norm of v."""
-    delta, hidden = _delta(model), model.hidden_size
-    keys, heads = delta.key_heads * delta.key_head_size / tensor_parallel, delta.value_heads / tensor_parallel
-    values = heads * delta.value_head_size
-    apart = {"qkvz": 2 * keys + 2 * values, "ba": 2 * heads}
-    joined = _linear(f"{name}.in_projection", Role.PRODUCT, hidden, sum(apart.values(), 0.0 * heads))
-    return LayerPart(
-        into=Projections(joined=joined, apart=apart),
-        out=_linear(f"{name}.out_projection", Role.OUTPUT_PRODUCT, values, hidden),
-        norm_before=model.pre_norms,
-        norm_behind=model.post_norms,
-        inner_norms=delta.value_head_size,
-        inner_vectors=(2 * keys + values) * delta.convolution + 2 * heads,
-    )
-
-
-def mamba2_core_flop(model: TransformerModel, kind: LayerKind, seen: Numeric) -> Numeric:
-    """3 * 7*d*N: what the published convention counts for the scan of one token, forward and twice backward."""
-    del kind, seen
-    space = _state_space(model)
-    return 3.0 * SCAN_FLOP * space.heads * space.head_size * space.state_size
-
-
-def gated_delta_core_flop(model: TransformerModel, kind: LayerKind, seen: Numeric) -> Numeric:
-    """3 * 2*(k*(2*K + V) + 4*H*v*v): convolution and delta rule of one token, forward and twice backward."""
-    del kind, seen
-    delta = _delta(model)
-    channels = 2 * delta.key_heads * delta.key_head_size + delta.value_heads * delta.value_head_size
-    rule = STATE_PRODUCTS * delta.value_heads * delta.value_head_size * delta.value_head_size
-    return 3.0 * 2.0 * (delta.convolution * channels + rule)
 
 
 ChunkProduct = tuple[str, Numeric, Numeric, Numeric, Numeric]  # name, rows, columns, inner size, heads or groups
@@ -144,7 +66,7 @@ def mixer_sizes(model: TransformerModel, attention: str, tensor_parallel: Numeri
 
 def _mamba2_sizes(model: TransformerModel, tensor_parallel: Numeric, tokens: Numeric) -> MixerSizes:
     """Heads keep P x N numbers each; the convolution meets their inputs and what groups read and write states by."""
-    space = _state_space(model)
+    space = state_space_of(model)
     heads, groups = space.heads / tensor_parallel, state_space_groups(model, tensor_parallel)
     width, chunk = heads * space.head_size, np.minimum(space.chunk_size, tokens)
     return MixerSizes(
@@ -159,7 +81,7 @@ def _mamba2_sizes(model: TransformerModel, tensor_parallel: Numeric, tokens: Num
 
 def _delta_sizes(model: TransformerModel, tensor_parallel: Numeric, tokens: Numeric) -> MixerSizes:
     """Value heads keep p x v numbers each; the convolution meets queries, keys and values."""
-    delta = _delta(model)
+    delta = delta_of(model)
     heads, chunk = delta.value_heads / tensor_parallel, np.minimum(delta.chunk_size, tokens)
     keys, values = delta.key_heads * delta.key_head_size / tensor_parallel, heads * delta.value_head_size
     return MixerSizes(
@@ -222,7 +144,20 @@ def gated_delta_rule(write: StreamOperators, name: str) -> Block:
 def _between_projections(write: StreamOperators, declared: LayerPart, mixer: Block) -> Block:
     if declared.into is None or declared.out is None:
         raise TypeError("a mixer has projections out of the stream, and one back into it")
-    return write.projections(declared.into) + mixer + write.row_linear(declared.out)
+    return write.projections(declared.into) + _gates(write, declared) + mixer + write.row_linear(declared.out)
+
+
+def _gates(write: StreamOperators, declared: LayerPart) -> Block:
+    """Products of low rank: out of the tokens of each rank into narrow vectors, which all ranks gather, and out of these."""
+    own, block, width = write.tokens / write.token_shards, Block(), 0.0 * write.tokens
+    for linear in (each for each in declared.others.values() if each.is_replicated):
+        block, width = block + write.own_linear(linear, own, kept_rows=0), width + linear.columns
+    if not declared.others:
+        return block
+    block = block + write.gathered_tokens(f"{declared.projections.joined.name}.narrow", width)
+    for linear in (each for each in declared.others.values() if not each.is_replicated):
+        block = block + write.own_linear(linear, write.tokens, kept_rows=own)
+    return block
 
 
 class _ChunkedScan:
@@ -297,7 +232,7 @@ class _StateSpaceScan(_ChunkedScan):
     """
 
     def __init__(self, write: StreamOperators, name: str) -> None:
-        self.space = _state_space(write.model)
+        self.space = state_space_of(write.model)
         super().__init__(write, name, self.space.chunk_size)
         self.heads, self.groups = self.space.heads / write.tensor, state_space_groups(write.model, write.tensor)
         self.width = self.heads * self.space.head_size
@@ -335,12 +270,13 @@ class _DeltaRule(_ChunkedScan):
     role = Role.DELTA_RULE
 
     def __init__(self, write: StreamOperators, name: str) -> None:
-        self.delta = _delta(write.model)
+        self.delta = delta_of(write.model)
         super().__init__(write, name, self.delta.chunk_size)
         self.heads = self.delta.value_heads / write.tensor
         self.keys = self.delta.key_heads * self.delta.key_head_size / write.tensor
         self.values = self.heads * self.delta.value_head_size
         self.channels = 2 * self.keys + self.values
+        self.rates = self.keys if self.delta.has_rates_by_channel else self.heads
         self.copied = 2 * self.heads * self.delta.key_head_size  # queries and keys, as many as value heads
 
     def products(self) -> tuple[Matmul, ...]:
@@ -376,8 +312,9 @@ class _DeltaRule(_ChunkedScan):
         copied = self.moved(
             "copies", size * (channels + copies), size * (channels + copies), saved=size * self.values, kernels=3
         )
-        gates = (3 * size + 3 * FP32_BYTES) * self.heads
-        gate = self.moved("gates", gates, gates, saved=(2 * size + 3 * FP32_BYTES) * self.heads, kernels=GATE_KERNELS)
+        gates = 2 * size * self.heads + (size + 3 * FP32_BYTES) * self.rates
+        kept = size * self.heads + (size + 3 * FP32_BYTES) * self.rates
+        gate = self.moved("gates", gates, gates, saved=kept, kernels=GATE_KERNELS)
         unit = self.moved(
             "unit_keys", 2 * size * self.copied, 3 * size * self.copied,
             saved=size * self.copied + 2 * FP32_BYTES * self.heads, kernels=2,

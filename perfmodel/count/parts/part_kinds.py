@@ -10,18 +10,19 @@ from typing import Final
 
 from perfmodel.count.blocks import Block
 from perfmodel.count.declarations import ExpertShards, LayerPart
-from perfmodel.count.parts.attention import attention_core_flop, grouped_query_attention, grouped_query_inside
 from perfmodel.count.parts.experts import routed_experts, routed_inside
 from perfmodel.count.parts.feed_forward import dense_inside, dense_mlp
-from perfmodel.count.parts.latent_attention import latent_attention, latent_core_flop, latent_inside
-from perfmodel.count.parts.mixers import (
-    gated_delta_core_flop,
-    gated_delta_inside,
-    gated_delta_mixer,
-    mamba2_core_flop,
-    mamba2_inside,
-    mamba2_mixer,
+from perfmodel.count.parts.grouped_query import (
+    attention_core_flop,
+    grouped_query_attention,
+    grouped_query_inside,
+    indexed_attention,
+    indexed_inside,
 )
+from perfmodel.count.parts.latent_attention import latent_attention, latent_core_flop, latent_inside
+from perfmodel.count.parts.linear_attention import linear_attention, linear_core_flop, linear_inside
+from perfmodel.count.parts.mixer_linears import gated_delta_core_flop, gated_delta_mixer, mamba2_core_flop, mamba2_mixer
+from perfmodel.count.parts.mixers import gated_delta_inside, mamba2_inside
 from perfmodel.count.parts.stream import StreamOperators
 from perfmodel.errors import NotSupportedError
 from perfmodel.light_dataclass import dataclass
@@ -55,7 +56,9 @@ class FeedForwardKind:
 ATTENTION: Final = {
     "full": AttentionKind(declaration=grouped_query_attention, inside=grouped_query_inside),
     "sliding": AttentionKind(declaration=grouped_query_attention, inside=grouped_query_inside),
+    "indexed": AttentionKind(declaration=indexed_attention, inside=indexed_inside),
     "latent": AttentionKind(declaration=latent_attention, inside=latent_inside, core_flop=latent_core_flop),
+    "linear": AttentionKind(declaration=linear_attention, inside=linear_inside, core_flop=linear_core_flop),
     "mamba2": AttentionKind(declaration=mamba2_mixer, inside=mamba2_inside, core_flop=mamba2_core_flop, graphed="mixer"),
     "gated_delta": AttentionKind(
         declaration=gated_delta_mixer, inside=gated_delta_inside, core_flop=gated_delta_core_flop, graphed="mixer"

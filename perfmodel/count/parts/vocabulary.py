@@ -12,6 +12,7 @@ from perfmodel.count.declarations import Component, Linear
 from perfmodel.count.layer import LayerOperators
 from perfmodel.count.memory.storage import logit_bytes
 from perfmodel.count.operators import Collective, MemoryBound, gradients
+from perfmodel.count.parts.layer_embeddings import has_layer_embeddings, looked_up
 from perfmodel.count.roles import Role
 from perfmodel.light_dataclass import replace
 from perfmodel.spec.fields import Numeric, anywhere
@@ -74,8 +75,11 @@ class DecoderOperators(LayerOperators):
         read = 1.0 - 1.0 / self.layout.micro_batches if self.stack.states.overwrites_gradients else 1.0
         dense = table * (2 * self.activation_bytes + (1.0 + read) * self.state.gradient)
         is_trained = self.tuning is None or self.tuning.trains("embedding")
+        each = dense / table if is_trained else 0.0
         learned = 1 if self.model.position == "learned" else 0
         after = self._after_lookup()
+        if has_layer_embeddings(self.model):
+            after = after + looked_up(self, each)
         lookup = MemoryBound(
             name="embedding.lookup",
             role=Role.LOOKUP,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -18,22 +18,18 @@ from perfmodel.count.busiest import busiest_load, share_met
 from perfmodel.count.declarations import Component, ExpertShards, LayerPart, Linear
 from perfmodel.count.layer import layer_name, layer_parts
 from perfmodel.count.operators import CachedAttention, Collective, FusedAttention, Matmul, MemoryBound
+from perfmodel.count.parts.experts import OWN_NORMS
+from perfmodel.count.parts.layer_embeddings import has_layer_embeddings, layer_numbers, layer_projection
 from perfmodel.count.parts.vocabulary import head_linear
 from perfmodel.count.roles import Role
 from perfmodel.count.serving.mixers import mixer_operators
-from perfmodel.count.serving.sparse import (
-    KeyChoice,
-    SparseAttention,
-    index_bytes_per_token,
-    index_operators,
-    long_prompts,
-    sparse_prompts,
-)
+from perfmodel.count.serving.served_attention import attention_operators
+from perfmodel.count.serving.sparse import KeyChoice, SparseAttention
 from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.axes import TENSOR
 from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.layout import ProcessGroup
-from perfmodel.spec.models.layer_kinds import STATE_MIXERS, LayerKind
+from perfmodel.spec.models.layer_kinds import BORROWED, STATE_MIXERS, TOKENWISE, LayerKind
 from perfmodel.spec.models.layer_parts import described
 from perfmodel.spec.precision import FP32_BYTES, operand_bytes
 from perfmodel.spec.serving.formats import WIDE, WIDE_BYTES
@@ -41,10 +37,9 @@ from perfmodel.spec.serving.setup import ServingSetup
 
 ROUTER_KERNELS: Final = 2  # scores to chosen experts, and the order of tokens
 MOVES: Final = 2  # of tokens to their experts and back
-# numbers read and written for one, as SGLang's qwen3_5.py and qwen2_moe.py run it
-GATED: Final = 3  # of a head that is multiplied with its gate
-PARTED: Final = 4  # of queries and gates that leave one product
-GATED_SUM: Final = 6  # of shared experts, multiplied with a gate and added to what the others give
+GATED_SUM: Final = (
+    6  # numbers read and written for one of shared experts, multiplied with a gate and added to the others' result
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,42 +104,45 @@ ServedOperator = (
 )  # the last: of a scan
 
 
-def cache_bytes_per_token(setup: ServingSetup, kind: LayerKind) -> Numeric:
-    """Bytes of one token in the cache of one layer on one GPU: 2 * max(1, kv_heads/t) * d * b; latent (l + r) * b, not split.
-
-    >>> from perfmodel.exchange.questions.serving.served_models import serving_setup
-    >>> setup = serving_setup("qwen3-235b-a22b", gpu="h100-sxm-80gb", tensor_parallel=4)
-    >>> float(cache_bytes_per_token(setup, setup.model.kinds[""]) * setup.model.layers)  # vLLM's log has 48,128
-    48128.0
-    """
-    model = setup.model
-    if kind.attention == "none" or kind.attention in STATE_MIXERS:
-        return 0.0
-    if kind.attention == "latent":
-        latent = described(model.latent, "latent")
-        index = 0.0 if latent.indexer is None else index_bytes_per_token(latent.indexer)
-        return (latent.kv_rank + latent.rotary_head_size) * setup.cache.bytes + index
-    return 2.0 * np.maximum(model.kv_heads / setup.attention_tensor, 1.0) * model.head_size * setup.cache.bytes
-
-
 def forward_operators(setup: ServingSetup, tokens: ForwardPass) -> tuple[ServedOperator, ...]:
     """The operators of one GPU for one pass, in the order in which they run; `repeats` counts layers of one kind."""
     writer = _PassOperators(setup, tokens)
     operators = [*writer.embedding()]
-    for name, kind in setup.model.kinds.items():
-        operators += _PassOperators(setup, tokens, repeats=setup.layers[name]).layer(name, kind)
+    for name in setup.model.kinds:
+        seen = _seen_in(setup, name)
+        operators += _PassOperators(seen, tokens, repeats=setup.layers[name]).layer(name, seen.model.kinds[name])
     return (*operators, *writer.head())
 
 
-@lru_cache(maxsize=64)
-def _declared(setup: ServingSetup, name: str) -> tuple[LayerPart | None, LayerPart | None]:
-    """What the attention part and the feed-forward part of a kind of layer declare: the same for every pass of a server."""
+@lru_cache(maxsize=256)
+def _seen_in(setup: ServingSetup, name: str) -> ServingSetup:
+    """The server as if all layers of its model had the sizes that a kind of layer has of its own."""
+    kind = setup.model.kinds[name]
+    return replace(setup, model=setup.model.seen_in(kind)) if kind.own else setup
+
+
+class DeclaredLayer(NamedTuple):
+    """The parts of a layer, None for one that its kind has not."""
+
+    attention: LayerPart | None
+    feed_forward: LayerPart | None
+    own_input: LayerPart | None
+
+
+@lru_cache(maxsize=256)
+def _declared(setup: ServingSetup, name: str) -> DeclaredLayer:
+    """What the parts of a kind of layer declare: the same for every pass of a server."""
     model, kind, called = setup.model, setup.model.kinds[name], layer_name(setup.model, name)
     shards = ExpertShards(ranks=setup.expert_parallel, tensor=setup.expert_tensor)
-    of_attention, of_mlp = (
-        layer_parts(model, kind, tensor, called, shards) for tensor in (setup.attention_tensor, setup.tensor_parallel)
+    of_attention, of_all = (
+        list(layer_parts(model, kind, tensor, called, shards)) for tensor in (setup.attention_tensor, setup.tensor_parallel)
     )
-    return of_attention[0] if kind.attention != "none" else None, of_mlp[-1] if kind.feed_forward != "none" else None
+    own_input = of_all.pop() if has_layer_embeddings(model) else None
+    return DeclaredLayer(
+        attention=of_attention[0] if kind.attention != "none" else None,
+        feed_forward=of_all[-1] if kind.feed_forward != "none" else None,
+        own_input=own_input,
+    )
 
 
 class _PassOperators:
@@ -160,25 +158,37 @@ class _PassOperators:
     def embedding(self) -> Iterator[ServedOperator]:
         yield self._moved("embedding.lookup", Role.LOOKUP, 2 * self.stream_bytes, kernel="lookup")
         yield from self._all_reduce("embedding.all_reduce")
+        if has_layer_embeddings(self.model):
+            size = WIDE_BYTES * self.tokens.rows * layer_numbers(self.model)
+            yield self._moved("embedding.layer_lookup", Role.LOOKUP, 2 * size, kernel="lookup")
+            yield self._product(layer_projection(self.model, self.tensor), self.tokens.rows)
+            yield self._moved("embedding.layer_norm", Role.NORM, 4 * size / self.tensor, kernel=self.model.norm_kind.kernel)
 
     def layer(self, name: str, kind: LayerKind) -> Iterator[ServedOperator]:
         """Attention and feed-forward part of one layer."""
         setup, called, rows = self.setup, layer_name(self.model, name), self.own.rows
-        attention, feed_forward = _declared(setup, name)
+        attention, feed_forward, own_input = _declared(setup, name)
         if attention is not None:
             width = None if kind.attention in STATE_MIXERS else self._normed_width(kind)
             yield from self._norms(f"{called}.attention", attention, rows, width)
             if self.model.qk_norm == "width" and width is not None:  # ranks add up the squares of what their heads have
                 yield from self._all_reduce(f"{called}.attention.norm_all_reduce", rows, setup.attention_tensor, 2 * FP32_BYTES)
             yield from self._linears(attention, rows)
-            yield from self._core(kind, f"{called}.attention")
-            if self.model.parallel_residual == "none" or kind.feed_forward == "none":  # else it is added to that of the MLP
-                yield from self._all_reduce(f"{called}.attention.all_reduce", rows, setup.attention_tensor)
+            if kind.attention not in TOKENWISE:  # that of these is whole on every rank
+                yield from self._core(kind, f"{called}.attention")
+                if self.model.parallel_residual == "none" or kind.feed_forward == "none":  # else it is added to that of the MLP
+                    yield from self._all_reduce(f"{called}.attention.all_reduce", rows, setup.attention_tensor)
         if feed_forward is not None:
-            yield from self._norms(f"{called}.mlp", feed_forward, self.tokens.rows, 0.0)
+            yield from self._norms(f"{called}.mlp", feed_forward, self.tokens.rows, self._normed_by_experts(kind), "own_norms")
             yield from self._linears(feed_forward, self.tokens.rows)
             yield from self._between(feed_forward, f"{called}.mlp")
             yield from self._all_reduce(f"{called}.mlp.all_reduce")
+        if own_input is not None:
+            yield from self._norms(f"{called}.input", own_input, self.tokens.rows, None)
+            yield from self._linears(own_input, self.tokens.rows)
+            moved = 3 * WIDE_BYTES * self.tokens.rows * own_input.output.inner
+            yield self._moved(f"{called}.input.activation", Role.ELEMENTWISE, moved, kernel=self.model.activation)
+            yield from self._all_reduce(f"{called}.input.all_reduce")
 
     def head(self) -> Iterator[ServedOperator]:
         """Final norm and logits of sampled rows, which ranks gather; then the choice of tokens."""
@@ -256,58 +266,13 @@ class _PassOperators:
         return is_narrow(self.setup, linear.component) and linear.role is not Role.ROUTER
 
     def _core(self, kind: LayerKind, name: str) -> Iterator[ServedOperator]:
-        """Rotation and writing into the cache, then attention: of sequences over the cache, of prompts as in training."""
-        model, own, tensor = self.model, self.own, self.setup.attention_tensor
+        """What lies between the projections of a layer: attention, or a mixer that keeps a state."""
+        own = self.own
         if kind.attention in STATE_MIXERS:
             tokens = {"sequences": own.sequences, "prompts": own.prompts, "prompt_tokens": own.prompt_tokens}
             yield from (replace(each, repeats=self.repeats) for each in mixer_operators(self.setup, kind, name, **tokens))
-            return
-        heads = model.attention_heads / tensor
-        latent = model.latent if kind.attention == "latent" else None
-        kv_heads = heads if latent else np.maximum(model.kv_heads / tensor, 1.0)
-        indexer = latent.indexer if latent else None
-        per_token = cache_bytes_per_token(self.setup, kind)
-        around = WIDE_BYTES * own.rows * (2 * heads + kv_heads) * model.head_size + per_token * own.rows
-        yield self._moved(f"{name}.rotary", Role.ELEMENTWISE, around, kernel="latent_rotary" if latent else "rotary")
-        sparse: Numeric = 0.0  # prompts whose tokens see chosen ones alone
-        if indexer is not None:
-            tokens = {"sequences": own.sequences, "prompts": own.prompts, "prompt_tokens": own.prompt_tokens}
-            yield from index_operators(indexer, name, self.repeats, context=own.context, **tokens)
-            per_token = per_token - index_bytes_per_token(indexer)
-            sparse = long_prompts(indexer, own.prompts, own.prompt_tokens)
-        if anywhere(np.asarray(own.sequences) > 0):
-            yield CachedAttention(
-                name=f"{name}.core",
-                repeats=self.repeats,
-                sequences=own.sequences,
-                context=own.context,
-                window=kind.window if indexer is None else indexer.tokens,
-                heads=heads,
-                head_size=latent.kv_rank + latent.rotary_head_size if latent else model.head_size,
-                value_size=latent.kv_rank if latent else model.head_size,
-                cache_bytes=per_token,
-                law=self.setup.cache.law,
-            )
-        if latent and indexer and anywhere(np.asarray(sparse) > 0):
-            rows = sparse * own.prompt_tokens
-            yield sparse_prompts(latent, indexer, name, self.repeats, rows=rows, heads=heads, cache=self.setup.cache)
-        if anywhere(np.asarray(own.prompts - sparse) > 0):
-            yield FusedAttention(
-                name=f"{name}.core",
-                repeats=self.repeats,
-                sequences=own.prompts - sparse,
-                heads=heads,
-                kv_heads=kv_heads,
-                head_size=model.head_size,
-                value_size=latent.value_head_size if latent else None,
-                query_length=own.prompt_tokens,
-                key_length=own.prompt_tokens,
-                window=kind.window,
-                precision=WIDE,
-            )
-        if model.attention_gate:
-            moved = (PARTED + GATED) * WIDE_BYTES * own.rows * heads * model.head_size
-            yield self._moved(f"{name}.gate", Role.ELEMENTWISE, moved, kernels=2, kernel="gate")
+        else:
+            yield from attention_operators(self.setup, kind, name, own, self.repeats)
 
     def _between(self, declared: LayerPart, name: str) -> Iterator[ServedOperator]:
         """The activation function; of experts also the choice, and moving tokens to them and back."""
@@ -337,17 +302,27 @@ class _PassOperators:
         if kind.attention == "latent":
             latent = described(self.model.latent, "latent")
             return latent.query_rank + latent.kv_rank
-        return (self.model.query_size + self.model.kv_size) / self.setup.attention_tensor
+        model = self.model
+        keys = 0 if model.kv == BORROWED else model.kv_size
+        values = model.kv_heads * model.value_size if keys and model.qk_norm == "head_and_values" else 0
+        return (model.query_size + keys + values) / self.setup.attention_tensor
 
-    def _norms(self, name: str, declared: LayerPart, rows: Numeric, inner_width: Numeric | None) -> Iterator[ServedOperator]:
-        """Norms of the stream, each with the residual connection before it in one kernel; those of queries and keys in one.
+    def _normed_by_experts(self, kind: LayerKind) -> Numeric:
+        """Numbers of a token that norms inside a mixture of experts take."""
+        mixture = self.model.mixture if kind.feed_forward == "experts" else None
+        return OWN_NORMS * self.model.hidden_size if mixture and mixture.own_norms else 0.0
+
+    def _norms(
+        self, name: str, declared: LayerPart, rows: Numeric, inner_width: Numeric | None, inner: str = "qk_norm"
+    ) -> Iterator[ServedOperator]:
+        """Norms of the stream, each with the residual connection before it in one kernel; `inner` ones in one.
 
         The norm within a mixer, which has no `inner_width`, is one of its own operators.
         """
         for each in range(declared.norms):
             yield self._norm(f"{name}.{'post_norm' if each else 'norm'}", rows)
         if inner_width is not None and anywhere(np.asarray(declared.inner_norms) > 0):
-            yield self._moved(f"{name}.qk_norm", Role.NORM, 2 * WIDE_BYTES * rows * inner_width, kernel="qk_norm")
+            yield self._moved(f"{name}.{inner}", Role.NORM, 2 * WIDE_BYTES * rows * inner_width, kernel="qk_norm")
 
     def _norm(self, name: str, rows: Numeric) -> MemoryBound:
         moved = 4 * WIDE_BYTES * rows * self.model.hidden_size

@@ -6,13 +6,14 @@ activations of the largest pass, G CUDA graphs.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 import numpy as np
 
 from perfmodel.count.declarations import Component, ExpertShards
 from perfmodel.count.parameters import shard_parameter_count
-from perfmodel.count.serving.forward_pass import cache_bytes_per_token, is_narrow
+from perfmodel.count.serving.cache import cache_bytes_per_token
+from perfmodel.count.serving.forward_pass import is_narrow
 from perfmodel.count.serving.mixers import state_bytes_per_sequence
 from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric
@@ -65,10 +66,13 @@ def weight_bytes(setup: ServingSetup) -> Numeric:
 def activation_bytes(setup: ServingSetup) -> Numeric:
     """A = max(T * (4*f/t + 4*h) * 2 B, B*v*b): T tokens of the pass that the engine profiles, then v logits of B sequences.
 
+    f is that of the widest layers.
+
     Sampling begins when the tensors of layers are gone; every rank has all logits, each of which takes b bytes at most.
     """
     model, memory = setup.model, setup.engine.memory
-    ffn = model.ffn_hidden_size / setup.tensor_parallel
+    widths = [model.ffn_hidden_size, *(kind.ffn_hidden_size or 0 for kind in model.kinds.values())]
+    ffn = reduce(np.maximum, widths) / setup.tensor_parallel
     if model.mixture is not None:
         routed = model.mixture.experts_per_token * model.mixture.ffn_hidden_size + model.mixture.shared_ffn_hidden_size
         ffn = np.maximum(ffn, routed / setup.tensor_parallel)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -106,8 +107,10 @@ class FamilyConfig:
         return value if isinstance(value, bool) or is_none else self.needed(cell)
 
     def places(self, cell: Any) -> list[int]:
-        """The layers that a cell lists, counted from 0; none where the config lists none. Errors: InputError."""
+        """The layers that a cell lists, counted from 0, as a list or with commas; none without any. Errors: InputError."""
         listed = self.decided(cell)
+        if isinstance(listed, str) and re.fullmatch(r"\s*\d+(\s*,\s*\d+)+\s*", listed):
+            listed = [int(place) for place in listed.replace(",", " ").split()]
         if listed is None:
             return []
         if not isinstance(listed, list) or not all(isinstance(each, int) and not isinstance(each, bool) for each in listed):

@@ -7,6 +7,7 @@
     multiples_of: n   its place is a multiple of n
     but: list         it is not listed
     among: list       it is listed; what a config lists so decides alone
+    marked: list      its place in the list has a 1; decides alone, where the config has a list there
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from perfmodel.errors import NotSupportedError, shown
+from perfmodel.errors import InputError, NotSupportedError, shown
 from perfmodel.exchange.families.cells import FamilyConfig, checked
 
 TYPES: Final = {"sparse": "experts", "dense": "dense"}
@@ -48,6 +49,12 @@ def _chosen_layers(config: FamilyConfig, rule: Mapping[str, Any], layers: int) -
     if "among" in rule and config.decided(rule["among"]) is not None:
         listed = config.places(rule["among"])
         return [layer in listed for layer in range(layers)]
+    marks = config.decided(rule.get("marked"))
+    if isinstance(marks, list):
+        if len(marks) != layers or not set(map(str, marks)) <= {"0", "1"}:
+            problem = f"{shown(marks)} is no list of a 0 or a 1 for each of {layers} layers"
+            raise InputError(problem, key=config.key_of(rule["marked"]))
+        return [bool(mark) for mark in marks]
     chosen = [True] * layers
     for name, (least, holds) in CONDITIONS.items():
         if name in rule and (number := config.decided(rule[name])) is not None:

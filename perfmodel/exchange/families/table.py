@@ -26,6 +26,7 @@ PARTS_IN_WORDS: Final = {  # parts that not every family has
 SECTIONS: Final = {  # parts of layers that a family may have, as `parts` of the table has them where a row says nothing else
     "mixture": "experts",
     "latent": "latent attention",
+    "indexer": "an indexer",
     "state_space": "Mamba-2",
     "delta": "gated delta",
 }

@@ -6,18 +6,16 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from perfmodel.errors import InputError, NotSupportedError, shown
+from perfmodel.exchange.families.blocks import block_settings, identities
 from perfmodel.exchange.families.cells import FamilyConfig
 from perfmodel.exchange.families.layers import layer_settings
 from perfmodel.exchange.families.refusals import row_of
+from perfmodel.exchange.families.table import family_table
 from perfmodel.exchange.importers.registry import Document, Importer
 from perfmodel.spec.models.model import BIASES
 
 MARKS: Final = ("model_type", "architectures", "num_hidden_layers")  # keys that only a config.json has
-TEXT_MODELS: Final = (
-    "text_config",
-    "llm_config",
-    "language_config",
-)  # of a model that also sees or hears
+TEXT_MODELS: Final = ("thinker_config", "text_config", "llm_config", "language_config")  # of a model that also sees or hears
 GATED: Final = {"silu": "swiglu", "swish": "swiglu"} | dict.fromkeys(("gelu", "gelu_new", "gelu_pytorch_tanh"), "geglu")
 PLAIN: Final = {"relu": "relu", "relu2": "squared_relu"} | dict.fromkeys(
     ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_python"), "gelu"
@@ -25,7 +23,7 @@ PLAIN: Final = {"relu": "relu", "relu2": "squared_relu"} | dict.fromkeys(
 SIZES: Final = ("layers", "hidden_size", "attention_heads", "kv_heads", "ffn_hidden_size", "vocab_size")
 PARTS: Final = (  # a cell each, where a family has it
     *("norm", "pre_norms", "post_norms", "parallel_residual", "qk_norm", "embedding_norm", "spare_positions"),
-    *("sinks", "attention_gate"),
+    *("sinks", "attention_gate", "gate_by_head", "value_head_size", "layer_embedding_size", "layer_vocab_size"),
 )
 
 
@@ -51,12 +49,12 @@ def _read(document: Document) -> dict[str, Any]:
 
 def _language_model(document: Document) -> tuple[str, Mapping[str, Any]]:
     """The config of the language model, and the key that it stands under in that of a model which also sees or hears."""
-    config = document.mapping
-    for key in TEXT_MODELS:
-        if isinstance(config.get(key), Mapping):
-            outer = {each: config[each] for each in ("model_type", "tie_word_embeddings") if each in config}
-            return key, {**outer, **config[key]}
-    return "", config
+    path, config = list[str](), document.mapping
+    while key := next((each for each in TEXT_MODELS if isinstance(config.get(each), Mapping)), ""):
+        outer = {each: config[each] for each in ("model_type", "tie_word_embeddings") if each in config}
+        path.append(key)
+        config = {**outer, **config[key]}
+    return ".".join(path), config
 
 
 def _assumptions(document: Document) -> dict[str, str]:
@@ -70,6 +68,13 @@ def _assumptions(document: Document) -> dict[str, str]:
     shared = mapping.get("indexer_types")
     if isinstance(shared, list) and "shared" in shared:
         sentences["latent"] = "layers that take over the choice of another layer's indexer are counted as choosing themselves"
+    if idle := identities(mapping.get("block_configs")):
+        sentences["layers"] = f"{idle} blocks without attention and MLP are no layers: what they are given passes as it is"
+    row = family_table().rows.get(str(mapping.get("model_type")), {})
+    if "gate_rank" in (row.get("delta") or {}):
+        sentences["delta"] = "kernels that forget at a rate for each channel are timed as those of the gated delta rule"
+    if row.get("indexer") is not None:
+        sentences["indexer"] = "blocks of keys are chosen; in a server that is timed as DeepSeek-V3.2's indexer scores keys"
     chunk = mapping.get("attention_chunk_size")
     if isinstance(chunk, int):
         exact = f"exact up to {chunk} tokens, at most twice the scores beyond"
@@ -96,6 +101,7 @@ def _translated(mapping: Mapping[str, Any], *, name: str, is_nested: bool = Fals
         problem = f"{sizes['hidden_size']} columns are too few for {sizes['attention_heads']} heads"
         raise InputError(problem, key=config.key_of(row["hidden_size"]))
     row = {**row, "position": config.decided(row["position"])}
+    parts: dict[str, Any] = {part: config.decided(row[part]) for part in PARTS if part in row}
     positions = {"max_positions": config.needed(row["max_positions"])} if row["position"] == "learned" else {}
     return {
         "name": name,
@@ -105,12 +111,17 @@ def _translated(mapping: Mapping[str, Any], *, name: str, is_nested: bool = Fals
         "position": row["position"],
         "rotary_fraction": _rotary_fraction(config, row, head_size),
         "tied_embeddings": config.decided(row["tied_embeddings"]),
-        **{part: config.decided(row[part]) for part in PARTS if part in row},
+        **parts,
         **_biases(config, row["biases"]),
         **{part: names for part in ("softcaps", "scales") if (names := _chosen(config, row[part]))},
         **positions,
-        **layer_settings(config, row, sizes["layers"]),
+        **_layers(config, row, {**sizes, "head_size": head_size, "sinks": False, "kv": "own", **parts}),
     }
+
+
+def _layers(config: FamilyConfig, row: Mapping[str, Any], sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """The layers of a model of such sizes, as block_configs describes each of them, or as the row of the family says."""
+    return block_settings(config, row, sizes) if "blocks" in row else layer_settings(config, row, sizes)
 
 
 def _activation(config: FamilyConfig, row: Mapping[str, Any]) -> str:

@@ -29,6 +29,7 @@ NOT_SAID: Final = ("expert_load", "pipeline_layout")  # of a layout: a property 
 PLAIN_WORDS: Final = {
     "Mixture": "a mixture of experts",
     "LatentAttention": "latent attention",
+    "Indexer": "an indexer",
     "StateSpace": "Mamba-2",
     "GatedDelta": "gated delta",
 }

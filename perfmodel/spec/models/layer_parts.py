@@ -11,7 +11,7 @@ import numpy as np
 
 from perfmodel.errors import InputError
 from perfmodel.light_dataclass import dataclass
-from perfmodel.spec.fields import Numeric, Spec, check_fields, count, flag, number, part
+from perfmodel.spec.fields import Numeric, Spec, anywhere, check_fields, count, flag, number, part, plain
 
 WIDEST_HEAD: Final = 4096  # of latent attention and mixers that keep a state: kernels of theirs have tiles of 64 to 256 numbers
 WIDEST_RANK: Final = 1_000_000  # of latent vectors: DeepSeek-V3 has 1,536 and 512
@@ -34,6 +34,8 @@ class Mixture(Spec):
     ffn_hidden_size          width of one routed expert; `shared_ffn_hidden_size` that of all shared experts together
     shared_gate              what shared experts give is weighed by a number that each token has for them
     router_bias              the router's product has a bias
+    own_norms                routed and shared experts have a norm of their own each, behind them, beside that which both may
+                             have; routed ones have one before them too, and the router one that is scaled by learned numbers
     groups                   of experts, of which a token meets `groups_per_token` at most: node-limited routing
     latent_size              routed experts act on tokens projected to this width, where they are narrower than the stream
     capacity_factor          an expert takes this many times the mean number of tokens, padded to it, and drops others; none:
@@ -49,6 +51,7 @@ class Mixture(Spec):
     shared_ffn_hidden_size: Numeric = count(minimum=0, default=0)
     shared_gate: bool = flag(default=False)
     router_bias: bool = flag(default=False)
+    own_norms: bool = flag(default=False)
     groups: Numeric = count(default=1)
     groups_per_token: Numeric = count(default=1)
     latent_size: Numeric | None = number("count", minimum=1, integer=True, optional=True, default=None)
@@ -70,7 +73,8 @@ class Mixture(Spec):
 class Indexer(Spec):
     """What chooses the `tokens` that attention reads of those before a token (DeepSeek-V3.2, arXiv:2512.02556).
 
-    `heads` queries of `head_size` numbers meet one key of each token; their weighted sum is its score.
+    `heads` queries of `head_size` numbers meet one key of each token; their weighted sum is its score. That of grouped queries
+    (MiniMax-M3) has a head for each of theirs, no weights, and chooses blocks of tokens.
     """
 
     heads: Numeric = count()
@@ -123,7 +127,9 @@ class StateSpace(Spec):
 class GatedDelta(Spec):
     """A gated delta mixer (arXiv:2412.06464): linear attention whose state forgets, and is corrected by what it predicts.
 
-    Queries and keys have `key_heads`, values and gates `value_heads`, which share the former.
+    Queries and keys have `key_heads`, values and gates `value_heads`, which share the former. With a `gate_rank` each channel
+    of the keys forgets at a rate of its own, and these and the gates come out of vectors of that width: Kimi's delta attention
+    (arXiv:2510.26692), whose keys have as many heads as its values.
     """
 
     key_heads: Numeric = count()
@@ -132,3 +138,14 @@ class GatedDelta(Spec):
     value_head_size: Numeric = count(maximum=WIDEST_HEAD)
     convolution: Numeric = count(maximum=LONGEST_CONVOLUTION, default=4)
     chunk_size: Numeric = count(default=64)
+    gate_rank: Numeric = count(minimum=0, maximum=WIDEST_RANK, default=0)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if np.any((np.asarray(self.gate_rank) > 0) & (np.asarray(self.key_heads) != self.value_heads)):
+            raise InputError(f"{plain(self.key_heads)} are not the {plain(self.value_heads)} heads of values", key="key_heads")
+
+    @property
+    def has_rates_by_channel(self) -> bool:
+        """Whether each channel of the keys forgets at a rate of its own, and not each head."""
+        return anywhere(np.asarray(self.gate_rank) > 0)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from math import isqrt
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from perfmodel.errors import InputError
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.fields import Numeric, Spec, check_fields, choice, choices, count, flag, number, part, plain, text, words
-from perfmodel.spec.models.layer_kinds import LayerKind, check_pattern, layers_before
-from perfmodel.spec.models.layer_parts import GatedDelta, LatentAttention, Mixture, StateSpace
+from perfmodel.spec.models.layer_kinds import BORROWED, HEADED, KV, OWN, LayerKind, check_pattern, layers_before
+from perfmodel.spec.models.layer_parts import GatedDelta, Indexer, LatentAttention, Mixture, StateSpace
 
 GATED_ACTIVATIONS = ("swiglu", "geglu")
 MOST_LAYERS: Final = 100_000  # each is looked at on its own, here and where other software's files name the kind of each
@@ -39,9 +39,11 @@ QK_NORMS: Final = {  # of queries and keys: numbers learned for each of a head, 
     "head": (1, False),
     "head_with_bias": (2, False),
     "width": (1, True),
+    "head_and_values": (1, False),  # values too, by a norm that learns nothing
 }
 
 SECTIONS: Final = {  # of a model, by the part of a layer that each describes
+    "indexed": "indexer",
     "experts": "mixture",
     "latent": "latent",
     "mamba2": "state_space",
@@ -64,10 +66,16 @@ class TransformerModel(Spec):
     qk_norm             queries and keys are normalised: by head, with one weight for all heads, or with a weight of their width
     softcaps            what is kept within bounds by a tanh: scores of attention, logits
     scales              what is multiplied by a constant: embeddings, the branches of a layer, logits
+    value_head_size     of each head's values, where they are of another size than its queries and keys
     sinks               every head has a number that takes part in its softmax for no token
-    attention_gate      what heads give is multiplied with a gate, which queries come with
+    kv                  own: queries, keys and values are three products; tied: values are the keys before their norm and
+                        rotation; borrowed, of a kind of layer: keys and values are those of the last layer before it that
+                        has its own and the same window
+    attention_gate      what heads give is multiplied with a gate, which queries come with; gate_by_head: by one number a head
+    indexer             what chooses the keys of grouped queries, of latent attention its own
     mixture, latent     experts and latent attention, which all layers have where no kinds are described
     state_space, delta  other mixers, which some kind of layer has
+    layer_embedding_size  numbers that every layer has of each token, out of a vocabulary of `layer_vocab_size`
     multi_token_layers  layers behind the last that predict a token farther each, and share embedding and head
                         (arXiv:2412.19437)
     multi_token_kinds   the kinds of layers that each of those is made of: one of the last kind unless this names others
@@ -104,12 +112,18 @@ class TransformerModel(Spec):
     layer_kinds: Mapping[str, LayerKind] | None = part(LayerKind, shape="table", optional=True, default=None)
     layer_pattern: tuple[str, ...] = words(default=())
     first_layers: tuple[str, ...] = words(default=())
+    value_head_size: Numeric | None = count(optional=True, default=None)
     sinks: bool = flag(default=False)
+    kv: str = choice(*KV, default="own")
     attention_gate: bool = flag(default=False)
+    gate_by_head: bool = flag(default=False)
+    indexer: Indexer | None = part(Indexer, optional=True, default=None)
     mixture: Mixture | None = part(Mixture, optional=True, default=None)
     latent: LatentAttention | None = part(LatentAttention, optional=True, default=None)
     state_space: StateSpace | None = part(StateSpace, optional=True, default=None)
     delta: GatedDelta | None = part(GatedDelta, optional=True, default=None)
+    layer_embedding_size: Numeric = count(minimum=0, default=0)
+    layer_vocab_size: Numeric = count(minimum=0, default=0)
     multi_token_layers: Numeric = count(minimum=0, default=0)
     multi_token_kinds: tuple[str, ...] = words(default=())
 
@@ -117,11 +131,13 @@ class TransformerModel(Spec):
         check_fields(self)
         check_pattern(self.layer_kinds, self.layer_pattern, self.first_layers, self.multi_token_kinds)
         self._check_parts()
+        self._check_keys()
         if self.position == "learned" and self.max_positions is None:
             raise InputError("missing; learned positions need their number", key="max_positions")
-        if not np.all(np.remainder(self.attention_heads, self.kv_heads) == 0):
-            heads = f"{plain(self.attention_heads)} attention heads{_divisors_text(self.attention_heads)}"
-            raise InputError(f"{plain(self.kv_heads)} does not divide {heads}", key="kv_heads")
+        _check_heads(self.attention_heads, self.kv_heads, key="kv_heads")
+        for name, kind in (self.layer_kinds or {}).items():
+            heads = kind.own.get("attention_heads", self.attention_heads)
+            _check_heads(heads, kind.own.get("kv_heads", self.kv_heads), key=f"layer_kinds.{name}.kv_heads")
 
     def _check_parts(self) -> None:
         """Raise for a kind of layer whose part no section describes, and for a section that no kind of layer has."""
@@ -135,6 +151,18 @@ class TransformerModel(Spec):
         if self.latent is not None and np.any(np.asarray(self.head_size != self.latent.head_size)):
             wants = f"{plain(self.latent.head_size)}, the sum of latent.nope_head_size and latent.rotary_head_size"
             raise InputError(f"{plain(self.head_size)} is not {wants}", key="head_size")
+
+    def _check_keys(self) -> None:
+        """Raise for layers that borrow keys and values where no layer has its own, and for a gate by head of none."""
+        lends = [kind.kv or self.kv for kind in self.kinds.values() if kind.attention in HEADED]
+        if self.layer_kinds is None and self.kv == BORROWED:
+            raise InputError("all layers cannot borrow; kv of a kind of layer says which do", key="kv")
+        if any(kind.kv for kind in self.kinds.values()) and set(lends) == {BORROWED}:
+            raise InputError("all layers with attention borrow keys and values; some need their own", key="layer_kinds")
+        if self.gate_by_head and not self.attention_gate:
+            raise InputError("the model has no gate; attention_gate: true gives it one", key="gate_by_head")
+        if np.any((np.asarray(self.layer_embedding_size) > 0) != (np.asarray(self.layer_vocab_size) > 0)):
+            raise InputError("embeddings of layers need their size and their vocabulary", key="layer_vocab_size")
 
     @property
     def kinds(self) -> Mapping[str, LayerKind]:
@@ -153,6 +181,16 @@ class TransformerModel(Spec):
     def multi_token_parts(self) -> tuple[str, ...]:
         """The kinds of layers that one layer that predicts a further token is made of."""
         return self.multi_token_kinds or (self.last_kind,)
+
+    def seen_in(self, kind: LayerKind) -> TransformerModel:
+        """The model as if all its layers had the sizes that a kind of layer has of its own.
+
+        >>> from perfmodel.exchange.presets import model_preset
+        >>> model = model_preset("gemma-2-9b")
+        >>> [int(model.seen_in(LayerKind(kv_heads=heads)).kv_size) for heads in (None, 2)]
+        [2048, 512]
+        """
+        return _seen_in(self, kind) if kind.own else self
 
     def layers_of(self, kind: str, first: Numeric, number: Numeric) -> Numeric:
         """How many of `number` layers from `first` on (counted from 0) are of `kind`.
@@ -196,8 +234,13 @@ class TransformerModel(Spec):
 
     @property
     def kv_size(self) -> Numeric:
-        """Width of all key heads together (and of all value heads)."""
+        """Width of all key heads together."""
         return self.kv_heads * self.head_size
+
+    @property
+    def value_size(self) -> Numeric:
+        """Numbers of the values of one head."""
+        return self.head_size if self.value_head_size is None else self.value_head_size
 
     def padded_vocab_size(self, tensor_parallel: Numeric) -> Numeric:
         """The vocabulary that is really multiplied with: ceil(V / (multiple * t)) * multiple * t.
@@ -210,6 +253,20 @@ class TransformerModel(Spec):
         """
         multiple = self.vocab_padding_multiple * tensor_parallel
         return np.ceil(self.vocab_size / multiple) * multiple
+
+
+@lru_cache(maxsize=256)
+def _seen_in(model: TransformerModel, kind: LayerKind) -> TransformerModel:
+    none: dict[str, Any] = dict.fromkeys(OWN)
+    alike = {name: replace(each, **none) for name, each in model.kinds.items()}
+    return replace(model, **kind.own, layer_kinds=alike)
+
+
+def _check_heads(heads: Numeric, kv_heads: Numeric, *, key: str) -> None:
+    """Raise for heads of keys that do not divide those of queries. Errors: InputError."""
+    if not np.all(np.remainder(heads, kv_heads) == 0):
+        of = f"{plain(heads)} attention heads{_divisors_text(heads)}"
+        raise InputError(f"{plain(kv_heads)} does not divide {of}", key=key)
 
 
 @cache

@@ -10,7 +10,7 @@ from perfmodel.errors import NotSupportedError
 from perfmodel.spec.axes import EXPERT, EXPERT_TENSOR, OF_EXPERTS, Axis
 from perfmodel.spec.fields import plain
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.models.layer_kinds import STATE_MIXERS
+from perfmodel.spec.models.layer_kinds import BORROWED, STATE_MIXERS
 from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.rules import Rule, divides, would
 from perfmodel.spec.stack import SoftwareStack
@@ -37,6 +37,19 @@ def state_rules(model: TransformerModel, layout: Layout) -> Iterator[Rule]:
         sentence=lambda: f"{names} over {plain(layout.context_parallel)} ranks of a sequence is not covered; 1 would do",
         error=NotSupportedError,
     )
+
+
+def one_stage_rules(model: TransformerModel, layout: Layout) -> Iterator[Rule]:
+    """What layers take from others, or from the embedding, would have to travel from one pipeline stage to the next."""
+    stages = layout.pipeline_parallel
+    borrows = any(kind.kv == BORROWED for kind in model.kinds.values())
+    for what, has in (("that borrow keys and values", borrows), ("with embeddings of their own", model.layer_embedding_size)):
+        yield Rule(
+            key="pipeline_parallel",
+            allows=(np.asarray(has) == 0) | (np.asarray(stages) == 1),
+            sentence=lambda what=what: f"layers {what} over {plain(stages)} stages are not covered; 1 would do",  # type: ignore[misc]
+            error=NotSupportedError,
+        )
 
 
 def _state_mixers(model: TransformerModel) -> str:

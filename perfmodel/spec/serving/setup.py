@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Final
 
@@ -18,7 +18,7 @@ from perfmodel.spec.serving.engine import Engine
 from perfmodel.spec.serving.formats import CacheFormat, WeightFormat
 from perfmodel.spec.serving.profile import ServingProfile
 
-SERVED_ATTENTION = ("full", "sliding", "latent", *STATE_MIXERS)
+SERVED_ATTENTION = ("full", "sliding", "indexed", "latent", *STATE_MIXERS, "linear")
 MOST_GPUS: Final = 100_000  # of one server
 
 
@@ -50,13 +50,18 @@ class ServingSetup:
             raise InputError(f"{plain(self.tensor_parallel)} is not from 1 to {MOST_GPUS:,}", key="tensor_parallel")
         _check_divides(self.attention_replicas, self.tensor_parallel, "GPUs", "attention_replicas")
         _check_divides(self.expert_parallel, self.tensor_parallel, "GPUs", "expert_parallel")
-        _check_divides(self.attention_tensor, self.model.attention_heads, "attention heads", "tensor_parallel")
+        for heads in (self.model.attention_heads, *self._own_heads()):
+            _check_divides(self.attention_tensor, heads, "attention heads", "tensor_parallel")
         if self.model.state_space is not None:
             _check_divides(self.attention_tensor, self.model.state_space.heads, "heads of Mamba-2", "tensor_parallel")
         if self.model.delta is not None:
             _check_divides(self.attention_tensor, self.model.delta.key_heads, "key heads of the delta rule", "tensor_parallel")
         if self.expert_parallel > 1 and self.model.mixture is None:
             raise InputError("this model has no experts to spread", key="expert_parallel")
+
+    def _own_heads(self) -> Iterator[Numeric]:
+        """Attention heads of the kinds of layers that have another number of them."""
+        yield from (kind.attention_heads for kind in self.model.kinds.values() if kind.attention_heads is not None)
 
     @cached_property
     def layers(self) -> Mapping[str, Numeric]:

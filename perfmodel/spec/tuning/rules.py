@@ -135,7 +135,7 @@ def _of_the_parts(setup: Setup, tuning: FineTuning) -> Iterator[Rule]:
     )
     if not tuning.has_adapters:
         return
-    others = [kind.attention for kind in kinds if kind.attention not in WITH_ADAPTERS]
+    others = [kind.attention for kind in kinds if kind.attention not in (*WITH_ADAPTERS, "none")]
     yield Rule(
         key="training",
         allows=not others,
@@ -145,7 +145,7 @@ def _of_the_parts(setup: Setup, tuning: FineTuning) -> Iterator[Rule]:
     of_mlps = [each for each in tuning.adapter_targets if each not in OF_ATTENTION]
     yield Rule(
         key="adapter_targets",
-        allows=not of_mlps or all(kind.feed_forward == "dense" for kind in kinds),
+        allows=not of_mlps or all(kind.feed_forward in ("dense", "none") for kind in kinds),
         sentence=lambda: "adapters beside experts are not covered; query key value projection would do",
         error=NotSupportedError,
     )

@@ -36,6 +36,9 @@ SILU: Final = SIZES | {"hidden_act": "silu"}
 WIDE: Final = SILU | {"head_dim": 40}
 WINDOWS: Final = WIDE | {"sliding_window": 96}
 GEMMA: Final = SIZES | {"head_dim": 40, "hidden_activation": "gelu_pytorch_tanh"}
+TYPED: Final = {
+    "sliding_window": 96, "layer_types": ["full_attention", "sliding_attention", "sliding_attention"] + ["full_attention"] * 2,
+}  # fmt: skip
 BOTH_BIASES: Final = {"attention_bias": True, "mlp_bias": True}
 DENSE: Final = [
     *_of("llama", WIDE, {}, BOTH_BIASES, {"mlp_bias": True, "tie_word_embeddings": True},
@@ -65,6 +68,16 @@ DENSE: Final = [
     *_of("vaultgemma", GEMMA, {"sliding_window": 96}),
     *_of("gemma3_text", GEMMA, {"sliding_window": 96, "sliding_window_pattern": 3},
          {"attention_bias": True, "final_logit_softcapping": 30.0}),
+    *_of("gemma4_text", GEMMA | {"sliding_window": 96, "global_head_dim": 64, "hidden_size_per_layer_input": 0},
+         {"hidden_size_per_layer_input": 24, "vocab_size_per_layer_input": 700}, {},
+         {"attention_k_eq_v": True, "num_global_key_value_heads": 2, "num_hidden_layers": 7, "attention_bias": True,
+          "final_logit_softcapping": 30.0},
+         {"num_kv_shared_layers": 6, "num_hidden_layers": 12, "use_double_wide_mlp": True},
+         {"enable_moe_block": True, "num_experts": 6, "top_k_experts": 2, "moe_intermediate_size": 72}),
+    *_of("gemma4_unified_text", GEMMA | {"sliding_window": 96, "global_head_dim": 64, "final_logit_softcapping": 30.0}),
+    *_of("granite_swa", SILU | TYPED, {}, {"embedding_multiplier": 12.0}),
+    *_of("hyperclovax", WIDE, {}, {"use_post_norm": False, "logits_scaling": 8.0}),
+    *_of("qwen2_5_omni_text", SILU, {}, {"use_sliding_window": True, "sliding_window": 96, "max_window_layers": 3}),
     *_of("olmo", SILU, {}, {"attention_bias": True}),
     *_of("olmo2", SILU, {}, {"attention_bias": True, "tie_word_embeddings": True}),
     *_of("olmo3", SILU, {"sliding_window": 96}),
@@ -114,6 +127,12 @@ LINEAR: Final = {
     "linear_conv_kernel_dim": 3, "linear_key_head_dim": 16, "linear_value_head_dim": 24, "linear_num_key_heads": 2,
     "linear_num_value_heads": 4,
 }  # fmt: skip
+STEP: Final = {
+    "head_dim": 40, "share_expert_dim": 104, "sliding_window": 96,
+    "layer_types": ["full_attention", "sliding_attention", "sliding_attention", "full_attention", "sliding_attention"],
+}  # fmt: skip
+KDA: Final = {"linear_num_heads": 4, "linear_head_dim": 24, "linear_conv_kernel_dim": 3}
+KIMI: Final = {key: value for key, value in LATENT_EXPERTS.items() if key != "n_routed_experts"} | {"num_experts": 8}
 MAMBA: Final = {"mamba_n_heads": 8, "mamba_d_state": 16, "mamba_n_groups": 2, "mamba_d_conv": 3}
 DBRX: Final = OLD | {
     "d_model": 192, "n_heads": 12, "n_layers": 2, "max_seq_len": 640, "attn_config": {"kv_n_heads": 4, "rope_theta": 10000.0},
@@ -127,6 +146,13 @@ PARTS: Final = [
     *_of("mixtral", EXPERTS, {}, {"sliding_window": 96}),
     *_of("phimoe", LOCAL, {"sliding_window": 96}, {"attention_bias": True, "lm_head_bias": True}),
     *_of("minimax_m2", EXPERTS | {"head_dim": 40}),
+    *_of("minimax_m3_vl_text", EXPERTS | {"head_dim": 40, "dense_intermediate_size": 600, "shared_intermediate_size": 104,
+                                          "intermediate_size": 72, "rotary_dim": 16}, {},
+         {"layer_types": ["full_attention"] * 2 + ["minimax_m3_sparse"] * 3, "mlp_layer_types": ["dense"] * 2 + ["sparse"] * 3,
+          "index_n_heads": 4, "index_head_dim": 24, "index_block_size": 16, "index_topk_blocks": 3},
+         {"sparse_attention_config": {"sparse_num_index_heads": 4, "sparse_index_dim": 24, "sparse_block_size": 16,
+                                      "sparse_topk_blocks": 3, "sparse_attention_freq": [0, 0, 1, 1, 1]},
+          "moe_layer_freq": [0, 1, 1, 1, 1]}),
     *_of("dbrx", DBRX),
     *_of("olmoe", EXPERTS, {}, {"attention_bias": True}),
     *_of("flex_olmo", EXPERTS),
@@ -137,6 +163,10 @@ PARTS: Final = [
          {"use_sliding_window": True, "sliding_window": 96}),
     *_of("qwen3_next", NARROW | LINEAR | {"head_dim": 40, "shared_expert_intermediate_size": 104}, {},
          {"layer_types": ["full_attention", "linear_attention"] * 2 + ["linear_attention"], "decoder_sparse_step": 2}),
+    *_of("kimi_linear", KIMI, KDA | {"q_lora_rank": None},
+         KDA | {"layer_types": ["full_attention"] * 2 + ["linear_attention"] * 3, "first_k_dense_replace": 1},
+         {"linear_attn_config": {"full_attn_layers": [2, 5], "kda_layers": [1, 3, 4], "num_heads": 6, "head_dim": 16,
+                                 "short_conv_kernel_size": 2}}),
     *_of("qwen3_5_text", SILU | LINEAR | {"head_dim": 40}),
     *_of("qwen3_5_moe_text", NARROW | LINEAR | {"head_dim": 40, "shared_expert_intermediate_size": 104}),
     *_of("glm4_moe", ROUTED | {"head_dim": 40, "first_k_dense_replace": 2}, {}, {"use_qk_norm": True, "attention_bias": True}),
@@ -145,6 +175,17 @@ PARTS: Final = [
     *_of("solar_open", {key: value for key, value in ROUTED.items() if key != "intermediate_size"} | {"head_dim": 40}),
     *_of("hy_v3", NARROW | {"head_dim": 40}),
     *_of("exaone_moe", NARROW | {"sliding_window": 96, "first_k_dense_replace": 2}),
+    *_of("mimo_v2_flash", ROUTED | {"head_dim": 24, "v_head_dim": 16, "sliding_window": 96, "num_key_value_heads": 2}, {},
+         {"attention_bias": True, "layer_types": ["full_attention"] * 3 + ["sliding_attention"] * 2,
+          "mlp_layer_types": ["dense"] * 2 + ["sparse"] * 3}),
+    *_of("step3p5", ROUTED | STEP, {"num_sliding_attention_heads": 16},
+         {"moe_layers_enum": "2,4", "attention_other_setting": {"num_attention_heads": 8}}),
+    *_of("mellum", NARROW | TYPED | {"head_dim": 40},
+         {"mlp_layer_types": ["dense"] * 2 + ["sparse"] * 3}),
+    *_of("qwen3_omni_moe_text", NARROW | {"head_dim": 40}, {}, {"mlp_only_layers": [0, 2], "attention_bias": True}),
+    *_of("sarvam_moe", ROUTED | {"head_dim": 40}, {}, {"use_qk_norm": False, "first_k_dense_replace": 2}),
+    *_of("mistral4", LATENT_EXPERTS, {}, {"first_k_dense_replace": 0}),
+    *_of("sarvam_mla", LATENT_EXPERTS, {"q_lora_rank": None}),
     *_of("afmoe", NARROW | {"head_dim": 40, "sliding_window": 96, "num_dense_layers": 2}, {}, {"mup_enabled": True}),
     *_of("ernie4_5_moe", SILU | {"moe_num_experts": 6, "moe_k": 2, "moe_intermediate_size": 72}, {},
          {"moe_layer_start_index": 0, "moe_layer_end_index": 3, "moe_layer_interval": 2, "moe_num_shared_experts": 0}),

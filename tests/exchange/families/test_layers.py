@@ -23,7 +23,7 @@ def pattern(slides: Any, keys: dict[str, Any], *, rotates: str = "all", layers: 
 
 def kinds_of(row: Mapping[str, Any], keys: dict[str, Any], *, layers: int = 6) -> list[str]:
     """The kind of each layer, by a row of the table of families."""
-    settings = layer_settings(FamilyConfig(mapping=keys, defaults={"no_rope_layer_interval": 4}), row, layers)
+    settings = layer_settings(FamilyConfig(mapping=keys, defaults={"no_rope_layer_interval": 4}), row, {"layers": layers})
     first, words = settings.get("first_layers", "").split(), settings.get("layer_pattern", "full").split()
     return [*first, *(words[layer % len(words)] for layer in range(layers - len(first)))]
 
@@ -77,6 +77,32 @@ def test_types_of_attention_that_say_nothing_are_refused(types: Any) -> None:
     """GPT-Neo's list of lists."""
     with pytest.raises(InputError, match="attention_types"):
         pattern("listed", {"sliding_window": 64, "attention_types": types})
+
+
+def test_the_last_layer_may_be_of_a_type_of_its_own() -> None:
+    """Gemma 4's sees all tokens, as transformers has it, whatever the list says."""
+    row = family_table().rows["gemma4"]
+    keys = {"sliding_window": 64, "global_head_dim": 64, "hidden_size_per_layer_input": 0}
+    assert kinds_of(row, keys) == [S] * 5 + [F]
+    assert kinds_of(row, keys, layers=4) == [S] * 3 + [F]
+    assert kinds_of(row, keys | {"layer_types": ["sliding_attention"] * 4}, layers=4) == [S] * 3 + [F]
+
+
+def test_sizes_of_layers_are_numbers_of_the_config() -> None:
+    """A word in their place is refused by its key."""
+    keys = {"model_type": "mimo_v2_flash", **WIDE, "v_head_dim": 20, "sliding_window": 64}
+    with pytest.raises(InputError, match="swa_num_key_value_heads: 'eight' is not a whole number"):
+        read_config(keys | {"swa_num_key_value_heads": "eight"})
+    gemma = {"model_type": "gemma4_text", **WIDE, "sliding_window": 64, "hidden_size_per_layer_input": 0}
+    with pytest.raises(InputError, match="num_kv_shared_layers: '2' is not a whole number"):
+        read_config(gemma | {"num_kv_shared_layers": "2"})
+    with pytest.raises(InputError, match="all layers with attention borrow"):
+        read_config(gemma | {"num_kv_shared_layers": 5})
+
+
+def test_all_but_the_first_and_each_nth_slide() -> None:
+    """MiMo-V2-Flash."""
+    assert pattern({"all_but_first_and_every": 3}, {"sliding_window": 64}, layers=7) == [F, S, F, S, S, F, S]
 
 
 def test_layers_without_rotation_are_a_kind_of_their_own() -> None:
@@ -133,12 +159,23 @@ def sparse(rule: dict[str, Any], keys: Mapping[str, Any] = EXPERTS) -> list[str]
         ({"multiples_of": 3}, [E, D, D, E, D, D]),
         ({"behind": {"key": "first"}, "every": 2, "but": {"key": "without"}}, [D, D, D, D, D, E]),
         ({"among": {"key": "listed"}, "every": 2}, [E, D, D, D, D, E]),
+        ({"among": {"key": "written"}, "every": 2}, [D, D, E, D, E, D]),
+        ({"marked": {"key": "marks"}, "every": 2}, [E, D, D, E, E, D]),
+        ({"marked": {"key": "interval"}, "every": 2}, [D, E, D, E, D, E]),
         ({"among": {"key": "unsaid"}, "every": 2}, [D, E, D, E, D, E]),
     ],
 )
 def test_a_rule_says_which_layers_have_experts(rule: dict[str, Any], expected: list[str]) -> None:
     """All conditions hold together; a list of layers with experts decides alone, where the config has one."""
-    assert sparse(rule, {**EXPERTS, "first": 2, "without": [3], "listed": [0, 5]}) == expected
+    keys = {"first": 2, "without": [3], "listed": [0, 5], "written": "2, 4", "marks": [1, 0, 0, 1, 1, 0], "interval": 1}
+    assert sparse(rule, {**EXPERTS, **keys}) == expected
+
+
+@pytest.mark.parametrize("marks", [[1, 0], [1, 2, 0, 0, 0, 0], [True] * 6])
+def test_marks_of_layers_are_a_0_or_a_1_for_each(marks: Any) -> None:
+    """By the key of the config."""
+    with pytest.raises(InputError, match=r"marks: .* is no list of a 0 or a 1 for each of 6 layers"):
+        sparse({"marked": {"key": "marks"}}, {**EXPERTS, "marks": marks})
 
 
 def test_types_of_feed_forward_parts_win_over_the_rule() -> None:

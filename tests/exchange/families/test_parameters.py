@@ -11,7 +11,7 @@ from tests.exchange.families.transformers_networks import meta_network, network_
 
 WITHOUT_TRANSFORMERS = {  # whose code is beside their weights
     *("internlm", "internlm2", "baichuan", "chatglm", "minicpm", "qwen", "deepseek", "grok-1", "grok"),
-    *("bailing_moe", "bailing_moe_v2"),
+    *("bailing_moe", "bailing_moe_v2", "nemotron-nas", "mimo"),
 }
 WINDOWED = ("sliding_attention", "chunked_attention")  # Llama 4's chunks are read as windows
 
@@ -61,10 +61,11 @@ def test_titles_say_what_some_model_of_a_family_has() -> None:
             "soft caps": any(model.softcaps for model in models),
             "constant factors": any(model.scales for model in models),
             "not gated": any(not model.gated for model in models),
-            "sinks": any(model.sinks for model in models),
+            "sinks": any(model.seen_in(kind).sinks for model in models for kind in model.kinds.values()),
             "a gate behind attention": any(model.attention_gate for model in models),
             "experts": any(model.mixture for model in models),
             "latent attention": any(model.latent for model in models),
+            "an indexer": any(model.indexer for model in models),
             "Mamba-2": any(model.state_space for model in models),
             "gated delta": any(model.delta for model in models),
         }

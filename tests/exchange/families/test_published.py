@@ -126,6 +126,10 @@ def test_parameters_are_those_of_real_files(total: int, config: dict[str, Any]) 
     assert parameter_count(read_config(config)).total == total
 
 
+GEMMA_4 = {
+    "attention_k_eq_v": True, "final_logit_softcapping": 30.0, "global_head_dim": 512, "head_dim": 256,
+    "hidden_activation": "gelu_pytorch_tanh", "hidden_size_per_layer_input": 0, "sliding_window": 1024, "vocab_size": 262144,
+}  # fmt: skip
 MIXTURES: list[tuple[str, str, dict[str, Any]]] = [  # digits of model cards, in all and active, and keys of config.json
     ("14.3", "2.7", {  # Qwen1.5-MoE-A2.7B
         "model_type": "qwen2_moe", "decoder_sparse_step": 1, "hidden_act": "silu", "hidden_size": 2048,
@@ -162,6 +166,29 @@ MIXTURES: list[tuple[str, str, dict[str, Any]]] = [  # digits of model cards, in
         "mamba_n_groups": 1, "mamba_n_heads": 128, "num_attention_heads": 32, "num_experts_per_tok": 10,
         "num_hidden_layers": 40, "num_key_value_heads": 8, "num_local_experts": 72, "position_embedding_type": "nope",
         "shared_intermediate_size": 1536, "tie_word_embeddings": True, "vocab_size": 100352}),
+    ("309", "15", {  # MiMo-V2-Flash
+        "model_type": "mimo_v2_flash", "add_full_attention_sink_bias": False, "add_swa_attention_sink_bias": True,
+        "attention_bias": False, "head_dim": 192, "hidden_act": "silu", "hidden_size": 4096, "intermediate_size": 16384,
+        "hybrid_layer_pattern": [0, *[1] * 4, *[0, *[1] * 5] * 7, 0], "moe_intermediate_size": 2048,
+        "moe_layer_freq": [0] + [1] * 47, "n_routed_experts": 256, "num_attention_heads": 64, "num_experts_per_tok": 8,
+        "num_hidden_layers": 48, "num_key_value_heads": 4, "sliding_window": 128, "sliding_window_size": 128,
+        "swa_head_dim": 192, "swa_num_attention_heads": 64, "swa_num_key_value_heads": 8, "swa_v_head_dim": 128,
+        "tie_word_embeddings": False, "v_head_dim": 128, "vocab_size": 152576}),
+    ("49.1", "3.5", {  # Kimi Linear 48B A3B
+        "model_type": "kimi_linear", "first_k_dense_replace": 1, "hidden_act": "silu", "hidden_size": 2304,
+        "intermediate_size": 9216, "kv_lora_rank": 512, "linear_attn_config": {
+            "full_attn_layers": [4, 8, 12, 16, 20, 24, 27], "head_dim": 128, "num_heads": 32, "short_conv_kernel_size": 4},
+        "moe_intermediate_size": 1024, "num_attention_heads": 32, "num_experts": 256, "num_experts_per_token": 8,
+        "num_hidden_layers": 27, "num_key_value_heads": 32, "num_shared_experts": 1, "q_lora_rank": None,
+        "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "tie_word_embeddings": False, "v_head_dim": 128,
+        "vocab_size": 163840}),
+    ("30.7", "30.7", {  # Gemma 4 31B
+        "model_type": "gemma4_text", **GEMMA_4, "hidden_size": 5376, "intermediate_size": 21504, "num_attention_heads": 32,
+        "num_global_key_value_heads": 4, "num_hidden_layers": 60, "num_key_value_heads": 16}),
+    ("25.2", "3.8", {  # Gemma 4 26B A4B
+        "model_type": "gemma4_text", **GEMMA_4, "enable_moe_block": True, "hidden_size": 2816, "intermediate_size": 2112,
+        "moe_intermediate_size": 704, "num_attention_heads": 16, "num_experts": 128, "num_global_key_value_heads": 2,
+        "num_hidden_layers": 30, "num_key_value_heads": 8, "top_k_experts": 8}),
 ]  # fmt: skip
 
 

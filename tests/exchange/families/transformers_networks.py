@@ -7,11 +7,20 @@ from typing import Any
 import torch
 import transformers
 from torch.utils.flop_counter import FlopCounterMode
+from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniThinkerTextModel
+from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import Qwen3OmniMoeThinkerTextModel
+from transformers.models.step3p7.modeling_step3p7 import Step3p7TextModel
 
 from perfmodel.exchange.building import build
 from perfmodel.exchange.importers.registry import Document, imported
 from perfmodel.spec.models.model import TransformerModel
 from tests.exchange.families.small_configs import SmallConfig
+
+TEXT_MODELS: dict[str, Any] = {  # that no automatic class makes
+    "step3p5": Step3p7TextModel,
+    "qwen2_5_omni_text": Qwen2_5OmniThinkerTextModel,
+    "qwen3_omni_moe_text": Qwen3OmniMoeThinkerTextModel,
+}
 
 
 def network_config(config: SmallConfig) -> Any:
@@ -25,10 +34,18 @@ def meta_network(config: SmallConfig) -> Any:
     with torch.device("meta"):
         if type(theirs) in transformers.AutoModelForCausalLM._model_mapping:
             return transformers.AutoModelForCausalLM.from_config(theirs, attn_implementation="eager")
-        network = transformers.AutoModel.from_config(theirs, attn_implementation="eager")  # the text model of one that sees
+        network = _text_model(theirs)
         if not getattr(theirs, "tie_word_embeddings", False):
             network.lm_head = torch.nn.Linear(theirs.hidden_size, theirs.vocab_size, bias=False)
         return network
+
+
+def _text_model(config: Any) -> Any:
+    """The text model of one that sees."""
+    if type(config) in transformers.AutoModel._model_mapping:
+        return transformers.AutoModel.from_config(config, attn_implementation="eager")
+    config._attn_implementation = "eager"
+    return TEXT_MODELS[config.model_type](config)
 
 
 def routed_flop(config: SmallConfig, *, tokens: int) -> int:

@@ -171,6 +171,8 @@ def test_of_a_model_that_sees_the_text_model_is_read(tmp_path: Path) -> None:
     theirs = transformers.Gemma3TextConfig()
     assert (gemma.hidden_size, gemma.vocab_size, gemma.head_size) == (theirs.hidden_size, theirs.vocab_size, theirs.head_dim)
     assert [gemma.kinds[gemma.kind_at(layer)].window for layer in range(7)] == [1024] * 5 + [None, 1024]
+    omni = {"model_type": "qwen3_omni_moe", "thinker_config": {"text_config": LLAMA, "audio_config": {}}, "talker_config": {}}
+    assert read_config(tmp_path, omni).hidden_size == LLAMA["hidden_size"]
     with pytest.raises(NotSupportedError, match=r"text_config\.num_experts: 'llama' has no mixture of 8"):
         read_config(tmp_path, {"model_type": "llava", "text_config": LLAMA | {"num_experts": 8}})
 

@@ -11,6 +11,7 @@ from perfmodel.exchange.measured.serving_evidence import serving_evidence
 from perfmodel.exchange.presets import expand_part, merged
 from perfmodel.exchange.questions.plan_quantities import positive_number, whole_number, whole_numbers
 from perfmodel.exchange.questions.serving.served_models import USUAL_ENGINE, served, serving_setup, usual_cluster
+from perfmodel.exchange.questions.serving.stored_weights import stored_weights
 from perfmodel.exchange.tables.serving_models import is_repository, named_served_model
 from perfmodel.serving.forecast import ServingForecast, serving_forecast
 from perfmodel.spec.models.model import TransformerModel
@@ -30,7 +31,7 @@ def asked_servers(
     gpu: str,
     tensor_parallel: Any = 1,
     engine: str = USUAL_ENGINE,
-    precision: str = USUAL_FORMAT,
+    precision: str | None = None,
     kv_precision: str = USUAL_FORMAT,
     input_tokens: Any = USUAL_INPUT,
     output_tokens: Any = USUAL_OUTPUT,
@@ -39,19 +40,22 @@ def asked_servers(
     dollars_per_gpu_hour: Any = None,
     settings: Iterable[str] = (),
 ) -> tuple[ServingForecast, ...]:
-    """The forecast of one replica for each number of GPUs. Errors: InputError, with the option that it is about."""
+    """The forecast of one replica for each number of GPUs; without a precision, weights are in that of the checkpoint.
+
+    Errors: InputError, with the option that it is about.
+    """
     request = Request(input_tokens=whole_number("input", input_tokens), output_tokens=whole_number("output", output_tokens))
     clients, with_most = _clients(concurrency)
     chosen = asked_engine(engine, settings).on(usual_cluster(gpu).gpu)
     price = None if dollars_per_gpu_hour is None else positive_number("price", dollars_per_gpu_hour, "dollars")
-    described = asked_model(model)
+    described, stored = asked_model(model), stored_weights(model, precision)
     return tuple(
         serving_forecast(
             serving_setup(
                 described,
                 gpu=gpu,
                 engine=chosen,
-                precision=precision,
+                precision=stored.precision,
                 kv_precision=kv_precision,
                 tensor_parallel=degree,
                 expert_parallel=whole_number("expert_parallel", expert_parallel),
@@ -61,6 +65,7 @@ def asked_servers(
             with_most=with_most,
             evidence=serving_evidence(),
             dollars_per_gpu_hour=price,
+            taken=stored.sentences,
         )
         for degree in whole_numbers("tensor_parallel", tensor_parallel)
     )

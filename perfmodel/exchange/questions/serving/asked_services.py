@@ -19,6 +19,7 @@ from perfmodel.exchange.questions.serving.asked_servers import (
     asked_model,
 )
 from perfmodel.exchange.questions.serving.served_models import USUAL_ENGINE, serving_setup, usual_cluster
+from perfmodel.exchange.questions.serving.stored_weights import stored_weights
 from perfmodel.serving.service_plan import ServerChoice, ServerPlan, ServiceTarget, server_plan
 from perfmodel.spec.axes import EXPERT, TENSOR
 from perfmodel.spec.models.model import TransformerModel
@@ -42,7 +43,7 @@ def asked_service(
     ttft: Any = None,
     tpot: Any = None,
     gpu: Any = None,
-    precision: Any = USUAL_FORMAT,
+    precision: Any = None,
     kv_precision: Any = USUAL_FORMAT,
     tensor_parallel: Any = USUAL_DEGREES,
     expert_parallel: Any = 1,
@@ -54,7 +55,10 @@ def asked_service(
     most_gpus: int = 32768,
     settings: Iterable[str] = (),
 ) -> ServerPlan:
-    """The servers that keep a promise, cheapest first. Errors: InputError, with the option that it is about."""
+    """The servers that keep a promise, cheapest first; without a precision, weights are in that of the checkpoint.
+
+    Errors: InputError, with the option that it is about.
+    """
     target = ServiceTarget(
         requests_per_s=positive_number("requests_per_s", requests_per_s),
         ttft_s=None if ttft is None else latency_s("ttft", ttft),
@@ -72,7 +76,7 @@ def asked_service(
     choices = _choices(
         asked_model(model),
         gpus,
-        _names("precision", precision),
+        _names("precision", stored_weights(model).precision if precision is None else precision),
         _names("kv_precision", kv_precision),
         degrees=whole_numbers("tensor_parallel", tensor_parallel),
         expert_degrees=whole_numbers("expert_parallel", expert_parallel),
