@@ -23,8 +23,8 @@ in step: T = S + 2*(m*v + p - 2)*c with S = m*max(t) + (sum(t) - max(t))/v. Few 
 last_i: T <= S + 2*(p*v - 1)*c.
 
 Zero-bubble schedules do not wait for messages, but what a stage sends shares its link, and from n stages before the last to it
-and back a micro-batch takes R_n = (n + 1)/p * sum(f + b) + 2*n*c, until when the stage runs a_i pieces forward at most. Messages
-that outlast passes make that the pace: T >= F + G + (m - 1)*max(2*c, R_n/a_i), c where p = 2, with the most n of
+and back a micro-batch takes R_n = (n + 1)/p * sum(f + b) + 2*n*c, until when the stage runs a_i pieces forward at most.
+Messages that outlast passes make that the pace: T >= F + G + (m - 1)*max(2*c, R_n/a_i), c where p = 2, with the most n of
 which a_i < m.
 
 events/pipeline_events.py runs these schedules event by event: for p = 2..16, v = 1..8, m >= 2p, stages that differ by
