@@ -180,7 +180,7 @@ class _FittedEvents:
         if high_over_s <= CLOSE * self.target_s:
             return found, 0.0, 0.0
         shorter_s, low_s = high_over_s, message_s - high_over_s / len(self.passes.pieces)
-        while (low_over_s := self.over_s(found := self._simulated(low_s))) > 0:
+        while (low_over_s := self.over_s(found := self._simulated(low_s))) > CLOSE * self.target_s:
             if low_over_s >= high_over_s:
                 share = f"{low_over_s / self.target_s:.1%}".replace("%", " %")
                 sentence = f"passes that take {share} longer one by one than the predicted iteration cannot be drawn"

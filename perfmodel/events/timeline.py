@@ -180,7 +180,7 @@ class _LayoutEvents:
                 yield task, message
 
     def _message(self, task: Task, message: Message) -> Span:
-        """On its sender; the time is that of the forecast, of both ways alike."""
+        """On its sender; the time is that of the forecast, of both ways alike, though not beyond the iteration."""
         forward = task.kind == FORWARD
         first, *others = self.work.boundary.forward if forward else self.work.boundary.backward
         sure = operator_confidence(first, cluster=self.cluster, stack=self.stack)
@@ -196,7 +196,7 @@ class _LayoutEvents:
             name=first.name,
             kind="message",
             start_s=message.start_s,
-            end_s=message.start_s + message.sharing * alone_s,
+            end_s=min(message.start_s + message.sharing * alone_s, max(self.events.period_s, message.end_s)),
             ran=OperatorRun(first, alone_s, sure),
             details=details,
         )

@@ -22,9 +22,10 @@ for its messages, f_i is longer by c on all stages but the last, b_i on all but 
 in step: T = S + 2*(m*v + p - 2)*c with S = m*max(t) + (sum(t) - max(t))/v. Few micro-batches overlap the waits of first_i and
 last_i: T <= S + 2*(p*v - 1)*c.
 
-Zero-bubble schedules do not wait for messages, but what a stage sends shares its link, and a micro-batch takes R_n = (n + 1)/p
-* (F + G) + 2*n*c to the last stage and back to one with n behind it, which goes on when the oldest of its a_i is back. Longer
-messages than passes make that the pace: T >= F + G + (m - 1)*max(2*c, R_n/a_i), c where p = 2, of the greatest n with a_i < m.
+Zero-bubble schedules do not wait for messages, but what a stage sends shares its link, and from n stages before the last to it
+and back a micro-batch takes R_n = (n + 1)/p * sum(f + b) + 2*n*c, until when the stage runs a_i pieces forward at most.
+Messages that outlast passes make that the pace: T >= F + G + (m - 1)*max(2*c, R_n/a_i), c where p = 2, with the most n of
+which a_i < m.
 
 events/pipeline_events.py runs these schedules event by event: for p = 2..16, v = 1..8, m >= 2p, stages that differ by
 -15 to +30 % and messages of up to a tenth of a piece, T is within 6 % of it (2 % for 95 % of the cases). For messages of up to
@@ -144,7 +145,7 @@ def pipeline_time_s(times: StageTimes, layout: Layout, messages: Messages) -> Nu
 
 
 def _paced_by_messages_s(times: StageTimes, layout: Layout, messages: Messages) -> Numeric:
-    """F + G + (m - 1)*max(2*c, R_n/a_i): of micro-batches that follow each other as their messages let them."""
+    """F + G + (m - 1)*max(2*c, R_n/a_i): micro-batches that follow each other as their messages let them."""
     stages, batches, message_s = np.asarray(layout.pipeline_parallel), layout.micro_batches, messages.seconds
     once_s = times.whole.forward_s + times.whole.backward_s
     each = 2 if layout.pipeline_schedule == "zb-2p" else 1

@@ -66,6 +66,17 @@ def test_answers_of_one_token_have_no_time_between_tokens() -> None:
     assert [ran(*words, form)[0] for form in ("--csv", "--markdown")] == [0, 0]
 
 
+def test_an_interval_has_the_unit_of_its_latency() -> None:
+    """Milliseconds below a second: 45.5ms stood beside 0.0361-0.0579s."""
+    words = ("infer", "llama-3.1-8b", "--gpu", "h100-sxm-80gb", "--concurrency", "1")
+    for output, unit in (("2", "ms"), ("5000", "s")):
+        (line,) = (each for each in ran(*words, "--output", output)[1].splitlines() if each.startswith("      1  "))
+        latency, interval = line.split()[3:5]
+        low, high = (float(end) for end in interval.removesuffix(unit).split("-"))
+        assert low < float(latency.removesuffix(unit)) < high
+        assert interval.rstrip("ms") == interval.removesuffix(unit)
+
+
 def test_a_model_that_does_not_fit_is_exit_code_1() -> None:
     """Said in the first line."""
     code, output = ran("infer", "llama-3.1-70b", "--gpu", "h100-sxm-80gb")

@@ -241,6 +241,53 @@ def test_an_iteration_that_would_take_minutes_is_refused(key: str, value: int, w
         timeline(run, predict(run).stages[-1][1])
 
 
+SLOW_LINKS = {
+    "model": {
+        "name": "narrow",
+        "layers": 6,
+        "hidden_size": 256,
+        "attention_heads": 4,
+        "kv_heads": 1,
+        "head_size": 64,
+        "ffn_hidden_size": 128,
+        "activation": "gelu",
+        "norm": "rmsnorm",
+        "vocab_size": 500,
+    },
+    "cluster": "rtx-3090",
+    "stack": "accelerate-fsdp",
+    "precision": "bf16",
+    "pipeline_parallel": 8,
+    "sharding": "none",
+    "recompute": "none",
+    "micro_batch_size": 2,
+    "sequence_length": 4096,
+    "stages": [{"data_parallel": 2, "global_batch_size": 32}],
+}
+NOTHING_TO_SPARE = {
+    "model": "gpt-3-175b",
+    "cluster": "gb300-nvl72",
+    "stack": "aleph-alpha-scaling",
+    "precision": "nvfp4",
+    "tensor_parallel": 1,
+    "pipeline_parallel": 8,
+    "sequence_parallel": False,
+    "sharding": "none",
+    "recompute": "none",
+    "micro_batch_size": 1,
+    "sequence_length": 512,
+    "stages": [{"data_parallel": 27, "global_batch_size": 864}],
+}
+
+
+@pytest.mark.parametrize("schedule", ["zb-h1", "zb-1p", "zb-2p"])
+@pytest.mark.parametrize("run", [SLOW_LINKS, NOTHING_TO_SPARE])
+def test_zero_bubble_schedules_last_as_long_as_their_iteration(run: dict[str, Any], schedule: str) -> None:
+    """Where messages outlast passes, and where the slowest stage computes from the first start to the last end."""
+    found = api.timeline(run | {"pipeline_schedule": schedule}, detail="passes", micro_batches=1)
+    assert found.span_s == pytest.approx(predicted_s(found), rel=1e-8)
+
+
 def test_passes_that_take_longer_than_the_iteration_are_not_drawn_for_ever() -> None:
     """61 layers on 32 pieces: one by one they take longer than the closed form says, whatever their messages do."""
     run = {

@@ -110,6 +110,9 @@ def tuned_states(setup: Setup, stage: PipelineStage, tuning: FineTuning) -> Tune
     each, row = state_bytes(layout, setup.stack, tuning), optimizer(tuning.optimizer)
     own = tuned_bytes(setup, tuning).own if tuning.weights != AS_THE_STACK else each.all_gradients
     gradients = numbers.own * own + numbers.adapters * tuned_bytes(setup, tuning).adapter
+    sizes = part_sizes(stage.parameters)
+    vocabulary = sum(sizes[part] for part in ("embedding", "head") if tuning.trains(part))
+    of_layers = gradients - vocabulary * own  # as for what is gathered: embedding and head are no layers
     of_states = _state_bytes(setup, numbers, tuning)
     copies = numbers.own * each.step if tuning.weights == AS_THE_STACK else gradients * row.temporary
     largest = FP32_BYTES * row.largest * _largest_trained(setup, tuning) if row.largest else 0.0
@@ -122,7 +125,7 @@ def tuned_states(setup: Setup, stage: PipelineStage, tuning: FineTuning) -> Tune
         parameters=0.0 * shard if "parameters" in tuning.offload and is_gathered else shard,
         gathered=_gathered_bytes(setup, stage, numbers, tuning) if is_gathered else 0.0,
         gradients=0.0 * gradients if _steps_on_host(tuning, is_gathered=is_gathered) else gradients / ranks["gradients"],
-        unreduced=chosen(np.asarray(ranks["gradients"]) > 1, LAYERS_AT_ONCE * gradients / setup.model.layers, 0.0),
+        unreduced=chosen(np.asarray(ranks["gradients"]) > 1, LAYERS_AT_ONCE * of_layers / setup.model.layers, 0.0),
         optimizer=0.0 * of_states if "optimizer" in tuning.offload else of_states / ranks["optimizer"],
         step=0.0 * temporary if "optimizer" in tuning.offload else temporary,
     )

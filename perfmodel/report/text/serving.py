@@ -117,8 +117,7 @@ def _cells(row: dict[str, Any], *, has_price: bool) -> Iterator[str]:
     yield short_seconds(row["ttft_s"])
     yield "-" if row["tokens_per_s_per_user"] is None else short_seconds(row["tpot_s"])
     yield short_seconds(row["e2e_s"])
-    low, high = row["e2e_s_interval"]
-    yield f"{_figure(low)}-{_figure(high)}s"
+    yield _interval(row["e2e_s_interval"], around_s=row["e2e_s"])
     yield "-" if row["tokens_per_s_per_user"] is None else f"{row['tokens_per_s_per_user']:.0f}"
     yield f"{row['tokens_per_s_per_gpu']:,.0f}"
     if has_price:
@@ -133,6 +132,12 @@ def short_seconds(seconds: float) -> str:
     ('12.3ms', '12.3s', '3,110s')
     """
     return f"{1e3 * seconds:.3g}ms" if seconds < 1.0 else f"{_figure(seconds)}s"
+
+
+def _interval(ends_s: Sequence[float], *, around_s: float) -> str:
+    """Both ends of an interval in the unit that the seconds between them have."""
+    times, unit = (1e3, "ms") if around_s < 1.0 else (1.0, "s")
+    return f"{'-'.join(_figure(times * end_s) for end_s in ends_s)}{unit}"
 
 
 def _figure(number: float) -> str:
