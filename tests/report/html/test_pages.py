@@ -147,8 +147,8 @@ def test_the_verdict_comes_first(parsed: ParsedPage) -> None:
     for words in (
         "Fits in memory.",
         "The fastest move that fits: micro-batch 1 -> 2",
-        "Days 12.8 90 %: 11.4 to 15.0; 13.1 published (-2.2 %)",
-        "Iteration 0.618 s last of 3 stages, 90 %: 0.547 to 0.725 s",
+        "Days 12.8 90 %: 11.5 to 14.9; 13.1 published (-2.2 %)",
+        "Iteration 0.618 s last of 3 stages, 90 %: 0.554 to 0.719 s",
         "MFU 31.5 % attention counted in full; 312 TFLOP/s/GPU, 3,316 tokens/s/GPU",
         "GPUs 2,304 ",
         "Memory of one GPU 14.4 GiB of 79.1 GiB",
