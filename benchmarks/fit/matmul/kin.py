@@ -34,9 +34,9 @@ LAST_S: Final = 1e-3  # what a product takes on every chip: a power limit takes 
 BURST_SPREAD: Final = 0.03  # 2.5 times the median distance of a chip's six tables from their median, 1 to 1.6 %
 BURST_SOURCE: Final = (
     "products of 1 ms and longer take 0.94 of B200's time on GB200, 0.95 on B300 and 0.81 on GB300, in bf16 and in FP8 alike "
-    "(medians of six tables of aiconfigurator-core 0.12.0, three libraries in both formats), and products of cuBLASLt in FP8 half "
-    "of what they take in bf16 (0.49 to 0.51); what this law gives over that, against the mean of the eight laws of four chips "
-    "(benchmarks/fit/matmul/kin.py)"
+    "(medians of six tables of aiconfigurator-core 0.12.0, three libraries in both formats), and products of cuBLASLt in FP8 "
+    "half of what they take in bf16 (0.49 to 0.51); what this law gives over that, against the mean of the eight laws of four "
+    "chips (benchmarks/fit/matmul/kin.py)"
 )
 
 

@@ -10,6 +10,7 @@ from operator import attrgetter
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perfmodel.count.operators import CachedAttention, Collective, FusedAttention, Matmul, MemoryBound
 from perfmodel.count.roles import EXPERT_PRODUCTS
@@ -39,6 +40,7 @@ PART_OF: Final[Mapping[type, str]] = {  # what the time of operators other than 
 }
 SIZES: Final = ("rows", "columns", "inner", "batch", "weight_bytes", "choices")  # what the time of a product depends on
 _sizes = attrgetter(*SIZES)
+NUMBERS: Final = ("sequences", "context", "prompts", "prompt_tokens")  # of a pass
 OF_EXPERTS: Final = {"weights_s": "expert_weights_s", "compute_s": "expert_compute_s"}  # what of a part is theirs
 
 
@@ -104,11 +106,51 @@ def pass_time(setup: ServingSetup, tokens: ForwardPass, *, host: bool = True) ->
 
 
 def pass_times(setup: ServingSetup, passes: Sequence[ForwardPass], *, host: bool = True) -> list[PassTime]:
-    """What pass_time gives each, whose products are timed together."""
-    operators = [forward_operators(setup, tokens) for tokens in passes]
+    """What pass_time gives each, whose products are timed together; passes of one kind are counted as one, on a first axis."""
+    kinds: dict[Hashable, list[int]] = {}
+    for place, tokens in enumerate(passes):
+        kinds.setdefault(_kind(tokens), []).append(place)
+    alike = [[passes[place] for place in places] for places in kinds.values()]
+    together = [_as_one(each) for each in alike]
+    operators = [forward_operators(setup, tokens) for tokens in together]
     products = [each for every in operators for each in every if isinstance(each, ServedProduct)]
     times = iter(product_times_s(products, setup))
-    return [_pass_time(setup, tokens, every, times, host=host) for tokens, every in zip(passes, operators, strict=True)]
+    found: dict[int, PassTime] = {}
+    for each, tokens, every, places in zip(alike, together, operators, kinds.values(), strict=True):
+        whole = _pass_time(setup, tokens, every, times, host=host)
+        found.update(zip(places, _one_by_one(whole, each), strict=True))
+    return [found[place] for place in range(len(passes))]
+
+
+def _kind(tokens: ForwardPass) -> Hashable:
+    """What passes have in common that run the same operators: prompts of so many tokens or none, and sequences or none."""
+    has = (anywhere(np.asarray(each) > 0) for each in (tokens.prompts, tokens.sequences))
+    return *has, np.asarray(tokens.prompt_tokens, dtype=float).tobytes()
+
+
+def _numbers(tokens: ForwardPass) -> list[NDArray[np.float64]]:
+    return [np.asarray(getattr(tokens, name), dtype=float) for name in NUMBERS]
+
+
+def _as_one(passes: Sequence[ForwardPass]) -> ForwardPass:
+    """Several passes on a first axis; one as it is."""
+    if len(passes) == 1:
+        return passes[0]
+    every = np.broadcast_arrays(*(number for each in passes for number in _numbers(each)))
+    return ForwardPass(**{name: np.stack(every[place :: len(NUMBERS)]) for place, name in enumerate(NUMBERS)})
+
+
+def _one_by_one(whole: PassTime, passes: Sequence[ForwardPass]) -> list[PassTime]:
+    """The times of passes of a first axis, each without the axes that its own numbers do not have."""
+    if len(passes) == 1:
+        return [whole]
+    parts = {name: np.asarray(getattr(whole, name)) for name in (*PARTS, *OF_EXPERTS.values())}
+    found = []
+    for place, each in enumerate(passes):
+        axes = max(number.ndim for number in _numbers(each))
+        own = {name: part[(place, *[0] * (part.ndim - 1 - axes))] if part.ndim else part for name, part in parts.items()}
+        found.append(PassTime(**own))
+    return found
 
 
 def _pass_time(

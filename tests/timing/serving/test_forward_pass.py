@@ -49,16 +49,21 @@ def test_parts_add_up() -> None:
     assert set(found.parts()) == set(PARTS)
 
 
-@pytest.mark.parametrize("model", ["llama-3.1-8b", "deepseek-v3", "nemotron-3-nano"])
+@pytest.mark.parametrize("model", ["llama-3.1-8b", "deepseek-v3", "deepseek-v3.2", "nemotron-3-nano", "qwen3-next-80b-a3b"])
 def test_passes_that_are_timed_together_take_what_each_takes_alone(model: str) -> None:
     """To the bit, in every part, whatever they have in common."""
     setup, running = serving_setup(model, gpu="h200-sxm-141gb", tensor_parallel=8), np.array([1.0, 8.0, 300.0])
     decode, prompt = ForwardPass(sequences=running, context=900), ForwardPass(prompts=1.0, prompt_tokens=900)
     passes = [decode, prompt, ForwardPass(prompts=running, prompt_tokens=900), replace(decode, prompts=1.5, prompt_tokens=900)]
+    passes += [
+        replace(prompt, prompt_tokens=4000),
+        replace(decode, context=2000),
+        replace(decode, prompts=running, prompt_tokens=900),
+    ]
     for tokens, together in zip(passes, pass_times(setup, passes), strict=True):
         alone = pass_time(setup, tokens)
         for part in fields(PassTime):
-            assert np.array_equal(getattr(together, part.name), getattr(alone, part.name)), part.name
+            assert np.all(getattr(together, part.name) == getattr(alone, part.name)), part.name
 
 
 @pytest.mark.parametrize("name", ["sequences", "context"])
