@@ -9,7 +9,7 @@ Symbols: B sequences that decode, n tokens of each in the cache, P prompts of S 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -215,7 +215,7 @@ class _PassOperators:
         if linear.component is Component.EXPERTS:
             mixture = described(self.model.mixture, "mixture")
             choices = rows * mixture.experts_per_token
-            rows = rows * self._busiest()
+            rows = rows * self._busiest
             chance = mixture.experts_per_token / mixture.experts
             met = share_met(chance=chance, tokens=rows, scatter=self.setup.engine.expert_scatter or 0.0)
             batch = linear.number * np.maximum(met, 1e-9)
@@ -241,6 +241,7 @@ class _PassOperators:
         """Whether it gives an indexer's keys or weights, which a second stream does beside its queries in CUDA graphs."""
         return linear.role is Role.INDEX_KEY and self._has_graph()
 
+    @cached_property
     def _busiest(self) -> Numeric:
         """Copies of tokens on the busiest of the ranks that experts are dealt out to, over their mean."""
         setup, mixture = self.setup, described(self.model.mixture, "mixture")
@@ -282,7 +283,7 @@ class _PassOperators:
             yield self._moved(f"{name}.activation", Role.ELEMENTWISE, passes * WIDE_BYTES * numbers, kernel=model.activation)
             return
         mixture = model.mixture
-        copies = rows * mixture.experts_per_token / self.setup.expert_parallel * self._busiest()
+        copies = rows * mixture.experts_per_token / self.setup.expert_parallel * self._busiest
         scores = FP32_BYTES * rows * mixture.experts
         yield self._moved(f"{name}.route", Role.ROUTER, 2 * scores, kernels=ROUTER_KERNELS, kernel="route")
         operand = operand_bytes(self.setup.circuits)  # of a copy that a product reads; its result is in 16 bits
