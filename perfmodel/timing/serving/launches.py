@@ -52,7 +52,7 @@ def _calls(operator: ServedOperator, host: EngineHost) -> int:
     if _is_of_experts(operator):
         return 1 + chosen if operator.role is Role.EXPERT else 0
     if isinstance(operator, FusedAttention | CachedAttention):
-        if operator.value_size is None or operator.value_size == operator.head_size:
+        if not operator.latent:
             return 1
         return OF_LATENT_SEQUENCES if isinstance(operator, CachedAttention) and not host.compiled else OF_LATENT_PROMPTS
     generated = isinstance(operator, ServedProduct) or (isinstance(operator, MemoryBound) and operator.role in GENERATED)

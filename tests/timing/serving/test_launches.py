@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from perfmodel.count.operators import CachedAttention, FusedAttention
 from perfmodel.count.serving.forward_pass import ForwardPass, forward_operators
 from perfmodel.exchange.questions.serving.served_models import engine_preset, serving_setup
 from perfmodel.spec.evidence.spread import with_numbers
@@ -76,6 +77,15 @@ def test_sequences_beside_a_prompt_take_latent_attention_a_second_path() -> None
         for of in (("deepseek-v3", "layer.dense."), ("llama-3.1-8b", "layer."))
     ]
     assert more == [4, 1]
+
+
+def test_values_of_another_size_are_one_operator_all_the_same() -> None:
+    """Keys of 192 numbers and values of 128, as MiMo-V2-Flash has them in plain attention, which is not put together."""
+    other = serving_setup("llama-3.1-8b", gpu="h200-sxm-141gb", engine="trtllm")
+    other = replace(other, model=replace(other.model, head_size=192, value_head_size=128))
+    both = replace(PROMPT, sequences=4.0, context=100.0)
+    cores = [each for each in forward_operators(other, both) if isinstance(each, CachedAttention | FusedAttention)]
+    assert [python_s(each, other.engine.host) for each in cores] == [other.engine.host.operator_s] * 2
 
 
 def test_a_scan_is_a_custom_operator() -> None:
