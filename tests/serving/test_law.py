@@ -231,6 +231,15 @@ def test_no_second_client_makes_answers_faster() -> None:
     assert np.all(np.diff(load.e2e_s) > 0)
 
 
+def test_a_first_token_that_leaves_late_may_come_with_the_second() -> None:
+    """The least gap between tokens is of those behind it: none of two, where a first token waits for the second."""
+    engine = engine_preset("vllm")
+    late = with_numbers(engine, {"host": with_numbers(engine.host, {"late": True})})
+    load = served_load(llama(late), Request(input_tokens=500, output_tokens=2), 2)
+    assert load.tpot_s == pytest.approx(0, abs=1e-12)
+    assert served_load(llama(late), Request(input_tokens=500, output_tokens=3), 2).tpot_s > 0
+
+
 def test_passes_have_whole_numbers_of_prompts() -> None:
     """B/O = 2.5: half of the passes read 2 prompts and half 3, beside a decode pass each; 3 of whole passes where B/O is 3."""
     setup = llama()

@@ -52,6 +52,30 @@ def test_compiled_code_calls_attention_and_experts(model: str, kind: str, expect
     assert calls("vllm", model, kind, PROMPT, precision="bf16") == expected
 
 
+@pytest.mark.parametrize("part", ["embedding.", "head."])
+def test_compiled_code_looks_up_and_samples(part: str) -> None:
+    """What stands before and behind the layers is no custom operator; modules call all of it."""
+    assert calls("vllm", "llama-3.1-8b", part, PROMPT) == 0
+    assert calls("sglang", "llama-3.1-8b", part, PROMPT) > 0
+
+
+def test_experts_launched_one_by_one_take_a_time_of_their_own() -> None:
+    """Five operators of triton_s beside attention's operator_s."""
+    assert calls("vllm", "qwen3-235b-a22b", "layer.", PROMPT, triton_s=10.0) == 51
+
+
+def test_a_replica_of_attention_has_graphs_for_its_own_tokens() -> None:
+    """800 tokens on eight replicas are 100 on each, within the 512 of vLLM's graphs; twice as long ones of one are beyond."""
+    settings: dict[str, Any] = {"tensor_parallel": 8, "attention_replicas": 8, "expert_parallel": 8}
+    setup = serving_setup("deepseek-v3", gpu="h200-sxm-141gb", precision="fp8_block", **settings)
+    slow = with_numbers(setup.engine, {"host": with_numbers(setup.engine.host, {"operator_s": 1.0})})
+    host_s = [
+        float(pass_time(replace(setup, engine=slow), ForwardPass(prompts=prompts, prompt_tokens=tokens)).host_s)
+        for prompts, tokens in ((8.0, 100.0), (1.0, 513.0))
+    ]
+    assert host_s[0] < 1.0 < host_s[1]
+
+
 def test_modules_call_every_operator_but_messages() -> None:
     """Llama's two norms, rotation, attention, activation and four products; Qwen3's experts are five operators or one."""
     assert calls("sglang", "llama-3.1-8b", "layer.", PROMPT) == 9
@@ -67,6 +91,7 @@ def test_kernels_that_are_looked_up_are_another_call() -> None:
     layer = ("trtllm", "deepseek-v3", "layer.experts.", PROMPT)
     assert calls(*layer) == calls(*layer, tunes=False) + 5 + 2 + 1 == 24
     assert calls(*layer, precision="fp8") == calls(*layer, tunes=False)
+    assert calls(*layer, precision="nvfp4") == calls(*layer, tunes=False)  # which H200 multiplies in 16 bits
 
 
 def test_sequences_beside_a_prompt_take_latent_attention_a_second_path() -> None:
@@ -77,6 +102,8 @@ def test_sequences_beside_a_prompt_take_latent_attention_a_second_path() -> None
         for of in (("deepseek-v3", "layer.dense."), ("llama-3.1-8b", "layer."))
     ]
     assert more == [4, 1]
+    compiled = ("vllm", "deepseek-v3", "layer.dense.")  # all that is not attention is in one more operator
+    assert calls(*compiled, both) - calls(*compiled, PROMPT) == 2
 
 
 def test_values_of_another_size_are_one_operator_all_the_same() -> None:
