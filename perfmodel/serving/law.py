@@ -233,7 +233,7 @@ def _added_by_a_prompt(
 ) -> PassTime:
     """p: what the passes that read prompts take beyond those that would run anyway, for each prompt.
 
-    `shared` are the last of `_passes`.
+    `shared` are the passes with each number of prompts: prompts alone and, with engines that mix, beside decoding sequences.
 
     Where prompts ride in decode passes, weights are read once for both; a sequence has O - 1 of these for the B prompts of its
     life, and prompts that find none left have passes of their own.
