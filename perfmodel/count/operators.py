@@ -68,7 +68,8 @@ class FusedAttention:
 
     `counted` is how often the published convention, which takes the full square, counts each pair of this kernel: twice where
     the kernel leaves out the half of the square that the mask hides. With a `window` a query meets no more than so many keys,
-    and the convention counts no others. Values may be narrower than queries and keys: `value_size` numbers a head.
+    and the convention counts no others. Values may be narrower than queries and keys: `value_size` numbers a head. Those of
+    `latent` attention came out of one narrow vector a token.
     """
 
     name: str
@@ -84,6 +85,7 @@ class FusedAttention:
     key_length: Numeric
     causal: bool = True
     window: Numeric | None = None
+    latent: bool = False
     counted: Numeric = 1.0
     precision: str
     saved_bytes: Numeric = 0.0
@@ -136,7 +138,7 @@ class FusedAttention:
 class CachedAttention:
     """One query of each of `sequences` over `context` keys and values of a cache; `cache_bytes` of all heads for one token.
 
-    Latent attention reads one narrow vector for all heads: queries of `head_size`, values of `value_size` numbers.
+    `latent` attention reads one narrow vector for all heads: queries of `head_size`, values of `value_size` numbers.
     """
 
     name: str
@@ -151,6 +153,7 @@ class CachedAttention:
     value_size: Numeric
     cache_bytes: Numeric
     law: str
+    latent: bool = False
     precision: str = WIDE  # of its arithmetic: what is narrow in the cache is widened
 
     @property

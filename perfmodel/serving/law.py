@@ -96,11 +96,11 @@ def served_load(
     numbers = _prompts_together(setup, request, running)
     decode, alone, full, *shared = pass_times(setup, list(_passes(setup, request, running, numbers)))
     added = _added_by_a_prompt(setup, request, running, numbers, decode=decode, shared=shared)
-    cycle = mixed(((np.maximum(outputs - 1.0, 0.0), decode), (running, added)))
+    cycle = mixed(((_decode_passes(setup, running, outputs, numbers), decode), (running, added)))
+    host, schedule = setup.engine.host, setup.engine.schedule
     if online:
         answers = running * outputs  # tokens of all sequences in one life of a request
-        cycle = streamed(cycle, setup.engine.host.stream_s * answers, added_s=setup.engine.host.answer_s * answers)
-    host, schedule = setup.engine.host, setup.engine.schedule
+        cycle = streamed(cycle, host.stream_s * answers, added_s=host.answer_s * answers)
     at_the_door_s = _at_the_door_s(setup, request, online=online)
     request_s = sum(at_the_door_s.values(), start=np.float64(0.0))
     decode_s, life_s = decode.total_s, cycle.total_s
@@ -122,8 +122,7 @@ def served_load(
     late = 1.0 if host.late else 0.0
     ttft_s = request_s + first_s + late * decode_s + life_s * np.maximum(clients / running - 1.0, 0.0)
     behind_s = np.maximum(outputs - 1.0 - late, 0.0) * LEAST_GAP * decode_s
-    latest_s = np.maximum(e2e_s - behind_s, np.minimum(request_s + alone.total_s, e2e_s))
-    ttft_s = np.where(outputs > 1.0, np.minimum(ttft_s, latest_s), e2e_s)  # the first of one token is the last
+    ttft_s = _before_the_end(ttft_s, e2e_s, outputs, behind_s=behind_s, soonest_s=request_s + alone.total_s)
     return ServedLoad(
         concurrency=clients,
         running=running,
@@ -136,6 +135,14 @@ def served_load(
         first=alone,
         at_the_door_s=at_the_door_s,
     )
+
+
+def _before_the_end(
+    ttft_s: Numeric, e2e_s: Numeric, output_tokens: Numeric, *, behind_s: Numeric, soonest_s: Numeric
+) -> Numeric:
+    """TTFT, so long before E2E as other tokens take at least, but no sooner than of a client alone; of one token E2E."""
+    latest_s = np.maximum(e2e_s - behind_s, np.minimum(soonest_s, e2e_s))
+    return np.where(np.asarray(output_tokens) > 1.0, np.minimum(ttft_s, latest_s), e2e_s)
 
 
 def _at_the_door_s(setup: ServingSetup, request: Request, *, online: bool) -> Mapping[str, Numeric]:
@@ -201,6 +208,20 @@ def _passes(
             yield replace(decode, prompts=together, prompt_tokens=request.input_tokens)
 
 
+def _decode_passes(
+    setup: ServingSetup, running: Numeric, output_tokens: Numeric, numbers: Sequence[tuple[Numeric, Numeric]]
+) -> Numeric:
+    """Passes in the life of a request that would run without prompts: O - 1, in which its own sequence decodes.
+
+    Where prompts ride, its own does so in one more, unless more passes read prompts than O, of which the last are alone.
+    """
+    decoding = np.maximum(output_tokens - 1.0, 0.0)
+    if not setup.engine.schedule.mixes:
+        return decoding
+    reading = running / sum(share * together for share, together in numbers)
+    return decoding + np.where(np.asarray(running) > 1.0, np.clip(output_tokens - reading, 0.0, 1.0), 0.0)
+
+
 def _added_by_a_prompt(
     setup: ServingSetup,
     request: Request,
@@ -212,7 +233,7 @@ def _added_by_a_prompt(
 ) -> PassTime:
     """p: what the passes that read prompts take beyond those that would run anyway, for each prompt.
 
-    `shared` are the last of `_passes`.
+    `shared` are the passes with each number of prompts: prompts alone and, with engines that mix, beside decoding sequences.
 
     Where prompts ride in decode passes, weights are read once for both; a sequence has O - 1 of these for the B prompts of its
     life, and prompts that find none left have passes of their own.

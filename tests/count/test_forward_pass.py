@@ -244,6 +244,11 @@ def test_further_operators_between_products_of_rarer_models() -> None:
     assert moved(shared, ForwardPass(sequences=5, context=9))["layer.mlp.shared.sum"] == (6 * 2 * 5 * 3584, 2)
     gated = serving_setup("qwen3-next-80b-a3b", gpu="h100-sxm-80gb", tensor_parallel=4)
     assert moved(gated, ForwardPass(sequences=5, context=9))["layer.full.attention.gate"] == (7 * 2 * 5 * 16 * 256 / 4, 2)
+    narrow = replace(gated, model=replace(gated.model, value_head_size=128))
+    found = moved(narrow, ForwardPass(sequences=5, context=9))["layer.full.attention.gate"]
+    assert found == ((3 * 128 + 2 * (256 + 128)) * 2 * 5 * 16 / 4, 2)
+    by_head = replace(narrow, model=replace(narrow.model, gate_by_head=True))
+    assert moved(by_head, ForwardPass(sequences=5, context=9))["layer.full.attention.gate"] == (2 * 128 * 2 * 5 * 16 / 4, 1)
 
 
 def test_prompts_alone_read_no_cache_and_have_a_head_of_keys_on_every_rank() -> None:

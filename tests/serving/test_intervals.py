@@ -115,6 +115,16 @@ def test_a_prompt_at_the_door_is_as_sure_as_a_request_and_its_tokens(metric: str
         assert float(known.half_widths_s[f"engine.host.{name}"]) == pytest.approx(expected), name
 
 
+def test_a_latency_shorter_than_the_door_is_of_the_door_alone() -> None:
+    """Both numbers share what there is of it, and passes have none."""
+    server, request = setup("bf16"), Request(input_tokens=8000, output_tokens=100)
+    load, host = served_load(server, request, 4.0), server.engine.host
+    known = value_uncertainty(server, load, 1e-3, E2E, NO_DISCREPANCY)
+    names = ("request_s", "token_s")
+    shares = [float(known.half_widths_s[f"engine.host.{name}"]) / half_width(float(host.spread[name])) for name in names]
+    assert sum(shares) == pytest.approx(1e-3)
+
+
 def test_a_rate_is_as_unsure_as_the_latency_that_it_is_the_inverse_of() -> None:
     """Of a closed loop that nothing of the cache holds up: clients over end-to-end latency."""
     server = setup("bf16")

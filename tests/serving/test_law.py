@@ -213,6 +213,33 @@ def test_the_second_of_two_tokens_comes_behind_the_first() -> None:
     assert np.all(load.ttft_s >= alone.ttft_s)
 
 
+@pytest.mark.parametrize(("engine", "more"), [("vllm", 1), ("sglang", 0)])
+@pytest.mark.parametrize("clients", [2, 8])
+def test_a_prompt_that_rides_has_a_pass_of_its_own_sequence(engine: str, more: int, clients: int) -> None:
+    """O*D + B*p, for in the pass that reads it others decode; where prompts have passes of their own (O - 1)*D + B*p."""
+    setup, request = llama(engine), Request(input_tokens=100, output_tokens=10)
+    decoding = ForwardPass(sequences=clients, context=request.mean_context)
+    decode = pass_time(setup, decoding).total_s
+    reading = replace(decoding, prompts=1, prompt_tokens=100) if more else ForwardPass(prompts=1, prompt_tokens=100)
+    read = pass_time(setup, reading).total_s - more * decode
+    assert served_load(setup, request, clients).cycle.total_s == pytest.approx((9 + more) * decode + clients * read)
+
+
+def test_no_second_client_makes_answers_faster() -> None:
+    """However short they are: two prompts take their passes, and ten tokens of each."""
+    load = served_load(llama(), Request(input_tokens=100, output_tokens=10), np.array([1.0, 2.0]))
+    assert np.all(np.diff(load.e2e_s) > 0)
+
+
+def test_a_first_token_that_leaves_late_may_come_with_the_second() -> None:
+    """The least gap between tokens is of those behind it: none of two, where a first token waits for the second."""
+    engine = engine_preset("vllm")
+    late = with_numbers(engine, {"host": with_numbers(engine.host, {"late": True})})
+    load = served_load(llama(late), Request(input_tokens=500, output_tokens=2), 2)
+    assert load.tpot_s == pytest.approx(0, abs=1e-12)
+    assert served_load(llama(late), Request(input_tokens=500, output_tokens=3), 2).tpot_s > 0
+
+
 def test_passes_have_whole_numbers_of_prompts() -> None:
     """B/O = 2.5: half of the passes read 2 prompts and half 3, beside a decode pass each; 3 of whole passes where B/O is 3."""
     setup = llama()

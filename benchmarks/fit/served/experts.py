@@ -49,9 +49,9 @@ def chosen_rows(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def read_in_time(setup: ServingSetup, rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of sizes whose experts could all be read in their times; of others the timed tokens met fewer than tokens do.
+    """Rows of models all of whose rows take as long as memory needs to read the experts that balanced tokens meet.
 
-    Routers that choose groups of experts first sent tokens of some timings to half of the groups: no memory reads that fast.
+    Of the others the timed tokens met fewer: a router that chooses groups of experts first sent them to half of the groups.
     """
     products, _ = fused_experts(setup, rows)
     least_s = np.sum(products.read_bytes, axis=0) / setup.cluster.gpu.memory_bandwidth_bytes_per_s

@@ -46,6 +46,7 @@ class Heads:
     window: Numeric | None
     value_size: Numeric | None = None  # of one head, where values are not as wide as keys
     borrows: bool = False  # keys and values of another layer, which keeps them
+    latent: bool = False  # keys and values out of one narrow vector a token
 
     def values(self, head_size: Numeric, width: Numeric) -> Numeric:
         """What heads whose queries or keys are of `width` have of values, or give."""
@@ -169,6 +170,7 @@ def _fused(setup: Setup, heads: Heads, precision: str, *, kept: Numeric, apart: 
         query_length=piece,
         key_length=piece,
         window=heads.window,
+        latent=heads.latent,
         precision=precision,
         saved_bytes=kept + STATISTICS_BYTES * tokens * number + output,
     )

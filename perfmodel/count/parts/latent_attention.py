@@ -133,5 +133,6 @@ def _core(write: StreamOperators, kind: LayerKind, name: str) -> Block:
             kv=heads * latent.head_size,
             window=kind.window,
             value_size=latent.value_head_size,
+            latent=True,
         ),
     )

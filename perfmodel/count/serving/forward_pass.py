@@ -37,9 +37,7 @@ from perfmodel.spec.serving.setup import ServingSetup
 
 ROUTER_KERNELS: Final = 2  # scores to chosen experts, and the order of tokens
 MOVES: Final = 2  # of tokens to their experts and back
-GATED_SUM: Final = (
-    6  # numbers read and written for one of shared experts, multiplied with a gate and added to the others' result
-)
+GATED_SUM: Final = 6  # numbers moved for one of shared experts that is multiplied with a gate and added to the others' result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,7 +258,7 @@ class _PassOperators:
         return self.setup.engine.shared_beside and self._has_graph()
 
     def _has_graph(self) -> bool:
-        """Prompts have none."""
+        """Whether one CUDA graph has the whole pass: not with prompts, whose graphs are piecewise or of no tokens at all."""
         return not anywhere(np.asarray(self.tokens.prompts) > 0)
 
     def _is_narrow(self, linear: Linear) -> bool:

@@ -32,9 +32,7 @@ from perfmodel.spec.serving.setup import ServingSetup
 if TYPE_CHECKING:
     from perfmodel.count.serving.forward_pass import ForwardPass
 
-# numbers read and written for one, as SGLang's qwen3_5.py runs it
-GATED: Final = 3  # of a head that is multiplied with its gate
-PARTED: Final = 4  # of queries and gates that leave one product
+PASSED: Final = 2  # numbers that are moved for one that is read and written
 
 
 def attention_operators(
@@ -75,6 +73,7 @@ def attention_operators(
             value_size=latent.kv_rank if latent else model.value_size,
             cache_bytes=per_token,
             law=setup.cache.law,
+            latent=latent is not None,
         )
     whole = FusedAttention(
         name=f"{name}.core",
@@ -87,6 +86,7 @@ def attention_operators(
         query_length=own.prompt_tokens,
         key_length=own.prompt_tokens,
         window=kind.window,
+        latent=latent is not None,
         precision=WIDE,
     )
     if indexer and anywhere(np.asarray(sparse) > 0):
@@ -98,12 +98,22 @@ def attention_operators(
     if anywhere(np.asarray(own.prompts - sparse) > 0):
         yield whole
     if model.attention_gate:
-        numbers = own.rows * heads * (model.value_head_size or model.head_size)
-        moved = (GATED if model.gate_by_head else GATED + PARTED) * WIDE_BYTES * numbers
-        kernels = 1 if model.gate_by_head else 2
-        yield MemoryBound(
-            name=f"{name}.gate", role=Role.ELEMENTWISE, repeats=repeats, moved_bytes=moved, kernels=kernels, kernel="gate"
-        )
+        yield _gate(model, name, own.rows * heads, repeats)
+
+
+def _gate(model: TransformerModel, name: str, heads: Numeric, repeats: Numeric) -> MemoryBound:
+    """Of some heads of all tokens what attention gives, times a gate as wide, which leaves one product with the queries.
+
+    SGLang's qwen3_5.py parts both first. A gate by head has a product of its own, and is of no size beside what it multiplies.
+    """
+    multiplied = PASSED * model.value_size
+    parted = 0 if model.gate_by_head else PASSED * (model.head_size + model.value_size)
+    gates = 0 if model.gate_by_head else model.value_size
+    moved = WIDE_BYTES * heads * (multiplied + gates + parted)
+    kernels = 1 if model.gate_by_head else 2
+    return MemoryBound(
+        name=f"{name}.gate", role=Role.ELEMENTWISE, repeats=repeats, moved_bytes=moved, kernels=kernels, kernel="gate"
+    )
 
 
 def indexer_of(model: TransformerModel, kind: LayerKind) -> Indexer | None:

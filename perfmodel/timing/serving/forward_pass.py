@@ -196,7 +196,7 @@ def _pass_time(
 
 
 def early_start_s(setup: ServingSetup, tokens: ForwardPass) -> Numeric:
-    """What of the start of each kernel the one before it hides: in CUDA graphs, which prompts have none of."""
+    """What of the start of each kernel the one before it hides: in CUDA graphs of passes that decode alone."""
     if not setup.engine.early_launches:
         return 0.0
     return np.where(np.asarray(tokens.prompts) > 0, 0.0, setup.profile.small_kernel_s)

@@ -29,9 +29,9 @@ def is_eager(host: EngineHost, tokens: ForwardPass) -> NDArray[np.bool_]:
 
 
 def python_s(operator: ServedOperator, host: EngineHost) -> Numeric:
-    """Of a module or custom operator each operator_s; of what routed experts take triton_s, unless one operator is all of that.
+    """Seconds of the CPU around one operator: operator_s for each module or custom operator that Python calls for it.
 
-    Messages are launched from C++.
+    An operator of routed experts takes triton_s, unless one custom operator is all of them. Messages are launched from C++.
     """
     if isinstance(operator, Collective):
         return 0.0
@@ -41,10 +41,10 @@ def python_s(operator: ServedOperator, host: EngineHost) -> Numeric:
 
 
 def _calls(operator: ServedOperator, host: EngineHost) -> int:
-    """One, another where the kernel of a product in few bits is chosen anew; of latent attention, what it is put together of.
+    """Modules and custom operators of one operator: one, and another where the kernel of a product in few bits is looked up.
 
     torch.compile leaves attention, mixers and experts; other products and elementwise kernels it calls from code that it
-    generates, and what latent attention has beside its kernel is one more operator.
+    generates. Latent attention is put together of several, which torch.compile joins to two.
     """
     chosen = (
         host.tunes and isinstance(operator, ServedProduct) and operator.precision != WIDE and operator.law in ROW_BLOCK_LAWS
@@ -52,7 +52,7 @@ def _calls(operator: ServedOperator, host: EngineHost) -> int:
     if _is_of_experts(operator):
         return 1 + chosen if operator.role is Role.EXPERT else 0
     if isinstance(operator, FusedAttention | CachedAttention):
-        if operator.value_size is None or operator.value_size == operator.head_size:
+        if not operator.latent:
             return 1
         return OF_LATENT_SEQUENCES if isinstance(operator, CachedAttention) and not host.compiled else OF_LATENT_PROMPTS
     generated = isinstance(operator, ServedProduct) or (isinstance(operator, MemoryBound) and operator.role in GENERATED)

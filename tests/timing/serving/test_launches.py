@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from perfmodel.count.operators import CachedAttention, FusedAttention
 from perfmodel.count.serving.forward_pass import ForwardPass, forward_operators
 from perfmodel.exchange.questions.serving.served_models import engine_preset, serving_setup
 from perfmodel.spec.evidence.spread import with_numbers
@@ -51,6 +52,30 @@ def test_compiled_code_calls_attention_and_experts(model: str, kind: str, expect
     assert calls("vllm", model, kind, PROMPT, precision="bf16") == expected
 
 
+@pytest.mark.parametrize("part", ["embedding.", "head."])
+def test_compiled_code_looks_up_and_samples(part: str) -> None:
+    """What stands before and behind the layers is no custom operator; modules call all of it."""
+    assert calls("vllm", "llama-3.1-8b", part, PROMPT) == 0
+    assert calls("sglang", "llama-3.1-8b", part, PROMPT) > 0
+
+
+def test_experts_launched_one_by_one_take_a_time_of_their_own() -> None:
+    """Five operators of triton_s beside attention's operator_s."""
+    assert calls("vllm", "qwen3-235b-a22b", "layer.", PROMPT, triton_s=10.0) == 51
+
+
+def test_a_replica_of_attention_has_graphs_for_its_own_tokens() -> None:
+    """800 tokens on eight replicas are 100 on each, within the 512 of vLLM's graphs; twice as long ones of one are beyond."""
+    settings: dict[str, Any] = {"tensor_parallel": 8, "attention_replicas": 8, "expert_parallel": 8}
+    setup = serving_setup("deepseek-v3", gpu="h200-sxm-141gb", precision="fp8_block", **settings)
+    slow = with_numbers(setup.engine, {"host": with_numbers(setup.engine.host, {"operator_s": 1.0})})
+    host_s = [
+        float(pass_time(replace(setup, engine=slow), ForwardPass(prompts=prompts, prompt_tokens=tokens)).host_s)
+        for prompts, tokens in ((8.0, 100.0), (1.0, 513.0))
+    ]
+    assert host_s[0] < 1.0 < host_s[1]
+
+
 def test_modules_call_every_operator_but_messages() -> None:
     """Llama's two norms, rotation, attention, activation and four products; Qwen3's experts are five operators or one."""
     assert calls("sglang", "llama-3.1-8b", "layer.", PROMPT) == 9
@@ -66,6 +91,7 @@ def test_kernels_that_are_looked_up_are_another_call() -> None:
     layer = ("trtllm", "deepseek-v3", "layer.experts.", PROMPT)
     assert calls(*layer) == calls(*layer, tunes=False) + 5 + 2 + 1 == 24
     assert calls(*layer, precision="fp8") == calls(*layer, tunes=False)
+    assert calls(*layer, precision="nvfp4") == calls(*layer, tunes=False)  # which H200 multiplies in 16 bits
 
 
 def test_sequences_beside_a_prompt_take_latent_attention_a_second_path() -> None:
@@ -76,6 +102,17 @@ def test_sequences_beside_a_prompt_take_latent_attention_a_second_path() -> None
         for of in (("deepseek-v3", "layer.dense."), ("llama-3.1-8b", "layer."))
     ]
     assert more == [4, 1]
+    compiled = ("vllm", "deepseek-v3", "layer.dense.")  # all that is not attention is in one more operator
+    assert calls(*compiled, both) - calls(*compiled, PROMPT) == 2
+
+
+def test_values_of_another_size_are_one_operator_all_the_same() -> None:
+    """Keys of 192 numbers and values of 128, as MiMo-V2-Flash has them in plain attention, which is not put together."""
+    other = serving_setup("llama-3.1-8b", gpu="h200-sxm-141gb", engine="trtllm")
+    other = replace(other, model=replace(other.model, head_size=192, value_head_size=128))
+    both = replace(PROMPT, sequences=4.0, context=100.0)
+    cores = [each for each in forward_operators(other, both) if isinstance(each, CachedAttention | FusedAttention)]
+    assert [python_s(each, other.engine.host) for each in cores] == [other.engine.host.operator_s] * 2
 
 
 def test_a_scan_is_a_custom_operator() -> None:

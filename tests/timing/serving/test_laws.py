@@ -6,6 +6,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pytest
 from scipy.optimize import brentq
 
@@ -84,6 +85,9 @@ def test_chunks_of_a_delta_rule_wait_for_each_other(prompts: float) -> None:
         small_kernel_time_s(each, replace(setup, engine=engine)) - small_kernel_time_s(each, setup) for each in operators
     ]
     assert sum(waited_s) == pytest.approx(64e-3)
+    some = forward_operators(setup, replace(tokens, prompts=np.array([0.0, prompts])))
+    (chained,) = (each.chained for each in some if isinstance(each, MemoryBound) and np.any(each.chained))
+    assert np.asarray(chained).tolist() == [0, 64]
     nano = serving_setup("nemotron-3-nano", gpu="h100-sxm-80gb")
     assert not any(each.chained for each in forward_operators(nano, tokens) if isinstance(each, MemoryBound))
 
