@@ -114,9 +114,14 @@ class DataParallel:
         return _buckets_behind(window_s, all_s, last_s, number=bucket.count, fraction=fraction)
 
     def _last_joined_s(self, call: Collective, bucket: Buckets, window_s: Numeric) -> Numeric:
-        """What of N all-reduces over copies, joined from more buckets, cannot hide: max(last, C + W/N - W), C and N theirs."""
+        """What of N all-reduces over copies, joined from more buckets, cannot hide: max(last, C + W/N - W), C and N theirs.
+
+        Beside the embeddings the last one holds anything from no bucket to all of its own but one; buckets that are not joined
+        leave the embeddings alone.
+        """
         number, alone_s = np.maximum(call.repeats, 1.0), call.repeats * self._alone_s(call)
-        last_s = self._last_s(call, _last_share(replace(bucket, share=1.0 / number), alone_s, window_s))
+        others = np.maximum(1.0 / number - 1.0 / bucket.count, 0.0)
+        last_s = self._last_s(call, _last_share(replace(bucket, share=others), alone_s, window_s))
         return np.maximum(last_s, alone_s + window_s / number - window_s)
 
     def _last_s(self, call: Collective, share: Numeric) -> Numeric:
