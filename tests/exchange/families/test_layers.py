@@ -256,3 +256,11 @@ def test_numbers_that_are_listed_for_each_layer_are_one_where_all_are_equal() ->
     assert mixture.experts_per_token == 2
     with pytest.raises(InputError, match=r"moe_topk: .* is not a whole number"):
         read_small(SmallConfig("hunyuan_v1_moe", keys | {"moe_topk": [2, 4, 2, 2, 2]}, {}))
+
+
+@pytest.mark.parametrize("given", [1e30, "sparse", [0, 0, 1], True])
+def test_a_section_that_is_no_mapping_is_refused_by_its_key(given: Any) -> None:
+    """A model whose indexer it describes would be read without one."""
+    mapping = {"model_type": "minimax_m3_vl_text", **WIDE, "sparse_attention_config": given}
+    with pytest.raises(InputError, match="sparse_attention_config: .* is no mapping"):
+        read_config(mapping)
