@@ -117,6 +117,13 @@ def test_layers_of_one_stage_are_given_what_the_embedding_looked_up() -> None:
         check_setup(setup_of(OWN, replace(RAMP_STAGE, tensor_parallel=1, pipeline_parallel=4)))
 
 
+def test_ranks_share_the_numbers_of_each_layer() -> None:
+    """A rank of a tensor-parallel group has a whole number of them."""
+    odd = replace(OWN, layer_embedding_size=25)
+    with pytest.raises(InputError, match=r"2 does not divide 25 numbers of each layer's embeddings .*; 1, 5, 25 would"):
+        check_setup(setup_of(odd, replace(RAMP_STAGE, tensor_parallel=2)))
+
+
 def test_a_size_without_a_vocabulary_is_refused() -> None:
     """And the other way round."""
     changed: list[dict[str, Any]] = [{"layer_embedding_size": 256}, {"layer_vocab_size": 1000}]

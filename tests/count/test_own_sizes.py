@@ -135,6 +135,17 @@ def test_keys_are_borrowed_of_layers_on_the_same_stage() -> None:
     [
         ({"kv": "borrowed"}, "kv", "all layers cannot borrow"),
         ({"layer_kinds": {"only": LayerKind(kv="borrowed")}}, "layer_kinds", "some need their own"),
+        (
+            {"layer_kinds": {"near": LayerKind(attention="sliding", window=64), "far": LayerKind(kv="borrowed")}}
+            | {"layer_pattern": ("near", "far")},
+            "layer_kinds.far.kv",
+            "no layer before these has keys and values of its own that sees all tokens",
+        ),
+        (
+            {"layer_kinds": {"own": LayerKind(), "late": LayerKind(kv="borrowed")}, "layer_pattern": ("late", "own")},
+            "layer_kinds.late.kv",
+            "no layer before these",
+        ),
         ({"gate_by_head": True}, "gate_by_head", "the model has no gate"),
     ],
 )
