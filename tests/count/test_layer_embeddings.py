@@ -74,6 +74,15 @@ def test_a_token_is_looked_up_for_all_layers_at_once() -> None:
     assert reduce.payload_bytes == size
 
 
+def test_what_was_looked_up_and_the_projection_are_added_up() -> None:
+    """Two numbers read and one written of each of L*p/t, forwards; its gradient is read and written, scaled, backwards."""
+    layout = replace(ALONE, tensor_parallel=2, data_parallel=4)
+    (added,) = (op for op in work(layout=layout).embedding.forward if op.name == "embedding.layer_sum")
+    assert isinstance(added, MemoryBound)
+    numbers = layout.tokens_per_micro_batch * NUMBERS / 2
+    assert (added.moved_bytes, added.backward_bytes) == (3 * 2 * numbers, 2 * 2 * numbers)
+
+
 def test_a_layer_has_a_gate_and_a_way_back() -> None:
     """h x p/t and p/t x h behind the MLP, a norm behind them, and a residual connection."""
     forward = work(layout=replace(ALONE, tensor_parallel=2, data_parallel=4)).layers[""].plain.forward

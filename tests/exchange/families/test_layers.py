@@ -100,6 +100,14 @@ def test_sizes_of_layers_are_numbers_of_the_config() -> None:
         read_config(gemma | {"num_kv_shared_layers": 5})
 
 
+def test_sizes_layer_by_layer_take_the_place_of_those_of_types() -> None:
+    """Of all layers, as transformers writes them: one that per_layer_config leaves out has the model's."""
+    keys = {"model_type": "mimo_v2_flash", **WIDE, "v_head_dim": 20, "sliding_window": 64, "swa_num_key_value_heads": 6}
+    own, listed = (read_config(keys | more) for more in ({}, {"per_layer_config": {"0": {"num_key_value_heads": 2}}}))
+    heads = [[int(model.seen_in(model.kinds[model.kind_at(at)]).kv_heads) for at in range(5)] for model in (own, listed)]
+    assert heads == [[4, 6, 6, 6, 6], [2, 4, 4, 4, 4]]
+
+
 def test_all_but_the_first_and_each_nth_slide() -> None:
     """MiMo-V2-Flash."""
     assert pattern({"all_but_first_and_every": 3}, {"sliding_window": 64}, layers=7) == [F, S, F, S, S, F, S]

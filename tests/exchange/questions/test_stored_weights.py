@@ -56,6 +56,7 @@ STORED = [
     ("int8_wo", TENSORS | {"config_groups": group(8, "int", strategy="channel")}),
     ("int4", TENSORS | {"config_groups": group(4, "int", strategy="group", group_size=128)}),
     ("int4_experts", TENSORS | {"config_groups": group(4, "int", group_size=32), "ignore": ["lm_head", "re:.*self_attn.*"]}),
+    ("int4", TENSORS | {"config_groups": group(4, "int", group_size=128), "ignore": ["lm_head", "re:.*self_attn.*"]}),
     ("nvfp4", TENSORS | {"config_groups": group(4, "float", inputs=4, strategy="tensor_group", group_size=16)}),
     ("mxfp4", TENSORS | {"config_groups": group(4, "float", group_size=32)}),
     ("nvfp4", MODELOPT | {"quant_algo": "NVFP4", "config_groups": group(4, "float", inputs=4, group_size=16)}),
