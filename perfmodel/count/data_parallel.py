@@ -241,7 +241,8 @@ def joined_reductions(setup: Setup, all_bytes: Numeric, number: Numeric) -> Nume
     most = np.minimum(
         overlap.joined_reduction_bytes, overlap.joined_reduction_bytes_per_copy * setup.layout.data_parallel_replicas
     )
-    return np.minimum(np.maximum(np.ceil(all_bytes / most), 1.0), number)
+    joined = np.ceil(all_bytes / np.maximum(most, 1.0))  # of a byte at least: where b = 0, more than there are calls
+    return np.minimum(np.maximum(joined, 1.0), number)
 
 
 def shards(layout: Layout, part: str) -> Numeric:

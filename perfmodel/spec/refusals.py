@@ -94,6 +94,7 @@ def _width_rules(model: TransformerModel, layout: Layout) -> Iterator[Rule]:
         (model.attention_heads, "attention heads"),
         (model.ffn_hidden_size, "columns of the MLP (ffn_hidden_size)"),
         (model.hidden_size, "columns (hidden_size)"),
+        (model.layer_embedding_size, "numbers of each layer's embeddings (layer_embedding_size)"),
     ):
         yield divides(tensor, size, what, key="tensor_parallel")
     yield Rule(

@@ -105,18 +105,22 @@ class DataParallel:
         bucket = replace(whole, count=np.maximum(whole.count, chunks), share=np.minimum(whole.share, 1.0 / chunks))
         share = bucket.uncut_share if self._gathers else _last_share(bucket, all_s, window_s)
         last_s: Numeric = 0.0
-        for call in per_pass:
+        for call, before in zip(per_pass, (per_pass[0], *per_pass), strict=False):
             if call.role is Role.REPLICA_REDUCTION and anywhere(self.stack.overlap.joined_reduction_bytes):
-                last_s = last_s + self._last_joined_s(call, bucket, window_s)
+                last_s = last_s + self._last_joined_s(call, before.repeats, bucket, window_s)
             else:
                 last_s = last_s + self._last_s(call, share)
         fraction = sm_fraction(self._place(per_pass[0]), self.stack)
         return _buckets_behind(window_s, all_s, last_s, number=bucket.count, fraction=fraction)
 
-    def _last_joined_s(self, call: Collective, bucket: Buckets, window_s: Numeric) -> Numeric:
-        """What of N all-reduces over copies, joined from more buckets, cannot hide: max(last, C + W/N - W), C and N theirs."""
+    def _last_joined_s(self, call: Collective, shards: Numeric, bucket: Buckets, window_s: Numeric) -> Numeric:
+        """What of N all-reduces over copies, joined from more buckets, cannot hide: max(last, C + W/N - W), C and N theirs.
+
+        As many as the `shards`, whose reductions over a shard group come before them, are not joined: the embeddings are left.
+        """
         number, alone_s = np.maximum(call.repeats, 1.0), call.repeats * self._alone_s(call)
-        last_s = self._last_s(call, _last_share(replace(bucket, share=1.0 / number), alone_s, window_s))
+        half = replace(bucket, share=chosen(number < shards, 1.0 / number, 0.0))
+        last_s = self._last_s(call, _last_share(half, alone_s, window_s))
         return np.maximum(last_s, alone_s + window_s / number - window_s)
 
     def _last_s(self, call: Collective, share: Numeric) -> Numeric:

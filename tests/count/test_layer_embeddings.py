@@ -74,6 +74,15 @@ def test_a_token_is_looked_up_for_all_layers_at_once() -> None:
     assert reduce.payload_bytes == size
 
 
+def test_what_was_looked_up_and_the_projection_are_added_up() -> None:
+    """Two numbers read and one written of each of L*p/t, forwards; its gradient is read and written, scaled, backwards."""
+    layout = replace(ALONE, tensor_parallel=2, data_parallel=4)
+    (added,) = (op for op in work(layout=layout).embedding.forward if op.name == "embedding.layer_sum")
+    assert isinstance(added, MemoryBound)
+    numbers = layout.tokens_per_micro_batch * NUMBERS / 2
+    assert (added.moved_bytes, added.backward_bytes) == (3 * 2 * numbers, 2 * 2 * numbers)
+
+
 def test_a_layer_has_a_gate_and_a_way_back() -> None:
     """h x p/t and p/t x h behind the MLP, a norm behind them, and a residual connection."""
     forward = work(layout=replace(ALONE, tensor_parallel=2, data_parallel=4)).layers[""].plain.forward
@@ -115,6 +124,13 @@ def test_layers_of_one_stage_are_given_what_the_embedding_looked_up() -> None:
     """Other stages would have to be sent it."""
     with pytest.raises(NotSupportedError, match="layers with embeddings of their own over 4 stages are not covered"):
         check_setup(setup_of(OWN, replace(RAMP_STAGE, tensor_parallel=1, pipeline_parallel=4)))
+
+
+def test_ranks_share_the_numbers_of_each_layer() -> None:
+    """A rank of a tensor-parallel group has a whole number of them."""
+    odd = replace(OWN, layer_embedding_size=25)
+    with pytest.raises(InputError, match=r"2 does not divide 25 numbers of each layer's embeddings .*; 1, 5, 25 would"):
+        check_setup(setup_of(odd, replace(RAMP_STAGE, tensor_parallel=2)))
 
 
 def test_a_size_without_a_vocabulary_is_refused() -> None:

@@ -124,6 +124,22 @@ def test_borrowed_keys_are_neither_formed_nor_kept_again() -> None:
     assert reads["layer.own.attention.core"] == reads["layer.plain.attention.core"] == 2 * 8 * 128 * 2
 
 
+@pytest.mark.parametrize("qk_norm", ["none", "head", "head_and_values"])
+def test_borrowed_keys_are_neither_normed_nor_rotated_again(qk_norm: str) -> None:
+    """Queries alone, of 32 heads, where others pass their 8 of keys too, and norms of values 8 more."""
+    model = replace(BORROWING, qk_norm=qk_norm)
+    moved = {
+        kind: {
+            op.name.rpartition(".")[2]: op.moved_bytes for op in layer_of(model, kind).forward if isinstance(op, MemoryBound)
+        }
+        for kind in ("plain", "own")
+    }
+    assert moved["own"]["rotary"] * (32 + 8) == moved["plain"]["rotary"] * 32
+    normed = {"none": 0, "head": 8, "head_and_values": 16}[qk_norm]
+    if normed:
+        assert moved["own"]["qk_norm"] * (32 + normed) == pytest.approx(moved["plain"]["qk_norm"] * 32)
+
+
 def test_keys_are_borrowed_of_layers_on_the_same_stage() -> None:
     """Others would have to be sent."""
     with pytest.raises(NotSupportedError, match="layers that borrow keys and values over 4 stages are not covered"):
@@ -135,6 +151,17 @@ def test_keys_are_borrowed_of_layers_on_the_same_stage() -> None:
     [
         ({"kv": "borrowed"}, "kv", "all layers cannot borrow"),
         ({"layer_kinds": {"only": LayerKind(kv="borrowed")}}, "layer_kinds", "some need their own"),
+        (
+            {"layer_kinds": {"near": LayerKind(attention="sliding", window=64), "far": LayerKind(kv="borrowed")}}
+            | {"layer_pattern": ("near", "far")},
+            "layer_kinds.far.kv",
+            "no layer before these has keys and values of its own that sees all tokens",
+        ),
+        (
+            {"layer_kinds": {"own": LayerKind(), "late": LayerKind(kv="borrowed")}, "layer_pattern": ("late", "own")},
+            "layer_kinds.late.kv",
+            "no layer before these",
+        ),
         ({"gate_by_head": True}, "gate_by_head", "the model has no gate"),
     ],
 )

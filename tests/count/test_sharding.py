@@ -288,8 +288,17 @@ def test_what_is_gathered_is_copied_out_of_its_buffer(sharding: str, changes: di
     assert isinstance(copy, MemoryBound)
     assert copy.repeats == times
     assert copy.moved_bytes == 4 * pipeline_split(setup).most_parameters.total
+    assert copy.kernels == pipeline_split(setup).most_layers + 1  # one a gather: those of the layers, and the embedding's
     for layout, stack in ((layout_of(sharding, **changes), STACK), (layout_of("zero2"), setup.stack)):
         assert all(op.name != copy.name for op in iteration(setup_of(MODEL, layout, stack)).synchronisation)
+
+
+def test_what_stays_gathered_is_copied_once() -> None:
+    """Software that keeps what the forward pass gathered has nothing to copy for the backward pass."""
+    stack = stack_with(STACK, {"states.copies_gathered": True, "states.regathers_parameters": False})
+    found = iteration(setup_of(MODEL, layout_of("zero3"), stack)).synchronisation
+    (copy,) = (op for op in found if op.name == "optimizer.copy_gathered")
+    assert copy.repeats == MICRO_BATCHES
 
 
 @pytest.mark.parametrize(("stages", "matrices"), [(1, 2), (4, 1)])

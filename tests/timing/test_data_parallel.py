@@ -247,6 +247,18 @@ def test_reductions_over_copies_that_are_joined_wait_for_their_last_gradient() -
     assert 0.85 * all_s < left_s[1e12] < all_s  # less the embeddings
 
 
+@pytest.mark.parametrize("limits", [(1e9, 0.0), (0.0, 1e9), (1.0, 1.0)])
+def test_reductions_over_copies_with_no_room_to_be_joined_are_left_apart(limits: tuple[float, float]) -> None:
+    """Where one limit is zero, or no two buckets fit: exactly what software that joins none leaves exposed."""
+    layout = layout_of("hsdp", data_parallel_replicas=8, global_batch_size=64)
+    names = ("overlap.joined_reduction_bytes", "overlap.joined_reduction_bytes_per_copy")
+    narrow, none = (stack_with(STACK, dict(zip(names, each, strict=True))) for each in (limits, (0.0, 0.0)))
+    for pass_s in (1e-3, 0.1, 1e9):
+        assert exposed_s(layout, narrow, forward_s=pass_s, backward_s=pass_s) == pytest.approx(
+            exposed_s(layout, none, forward_s=pass_s, backward_s=pass_s)
+        )
+
+
 def test_fp32_gradients_expose_more_than_bf16_ones() -> None:
     """Twice the bytes to reduce; what they are held in does not travel."""
     wide, narrow, held = (

@@ -66,7 +66,7 @@ def grouped_query_attention(model: TransformerModel, tensor_parallel: Numeric, n
 
 
 def _formed(model: TransformerModel, keys: Numeric, values: Numeric) -> tuple[Numeric, Numeric]:
-    """Of keys and values, what a layer has products for."""
+    """Columns of the keys and of the values that a layer has products for: neither where it borrows both, no tied values."""
     if model.kv == BORROWED:
         return 0, 0
     return keys, 0 if model.kv == "tied" else values

@@ -71,8 +71,10 @@ def _layer(block: Block, common: Mapping[str, Any]) -> ConfigLayer:
 
 def _blocks(config: FamilyConfig, row: Mapping[str, Any], sizes: Mapping[str, Any]) -> list[Block]:
     key, listed = config.key_of(row["blocks"]), config.decided(row["blocks"])
-    if not isinstance(listed, list) or len(listed) != sizes["layers"] or not all(isinstance(each, Mapping) for each in listed):
+    if not isinstance(listed, list) or not all(isinstance(each, Mapping) for each in listed):
         raise InputError(f"{shown(listed)} is no list of a block for each of {sizes['layers']} layers", key=key)
+    if len(listed) != sizes["layers"]:
+        raise InputError(f"{len(listed)} blocks, but {sizes['layers']} layers; keep the right number", key=key)
     return [_block(block, f"{key}.{place}", sizes) for place, block in enumerate(listed)]
 
 
@@ -83,10 +85,12 @@ def _block(block: Mapping[str, Any], key: str, sizes: Mapping[str, Any]) -> Bloc
             if (value := _part(block, part, key).get(name)) not in (None, False):
                 raise NotSupportedError(f"{shown(value)} is not covered; only null is", key=f"{key}.{part}.{name}")
     heads = ffn = None
-    is_linear = bool(block["attention"].get("replace_with_linear"))
-    if not is_linear and not _is_left_out(block, "attention"):
+    is_linear, is_none = (_says(block["attention"], name, f"{key}.attention") for name in ("replace_with_linear", "no_op"))
+    if is_linear and is_none:
+        raise InputError("true, but no_op is true; keep the right one", key=f"{key}.attention.replace_with_linear")
+    if not is_linear and not is_none:
         heads = _kv_heads(block["attention"], f"{key}.attention.n_heads_in_group", sizes["attention_heads"])
-    if not _is_left_out(block, "ffn"):
+    if not _says(block["ffn"], "no_op", f"{key}.ffn"):
         ffn = _width(block["ffn"], f"{key}.ffn", sizes["hidden_size"])
     return Block(heads, ffn, is_linear)
 
@@ -106,8 +110,12 @@ def _part(block: Mapping[str, Any], part: str, key: str) -> Mapping[str, Any]:
     return found
 
 
-def _is_left_out(block: Mapping[str, Any], part: str) -> bool:
-    return bool(block[part].get("no_op"))
+def _says(part: Mapping[str, Any], name: str, key: str) -> bool:
+    """Whether a part of a block says that something is so; what it does not mention is not. Errors: InputError."""
+    said = part.get(name)
+    if said is not None and not isinstance(said, bool):
+        raise InputError(f"{shown(said)} is not true or false", key=f"{key}.{name}")
+    return bool(said)
 
 
 def _width(ffn: Mapping[str, Any], key: str, hidden_size: int) -> int:

@@ -39,8 +39,10 @@ class FamilyConfig:
 
     def _at(self, path: str) -> Any:
         value: Any = self.mapping
-        for step in path.split("."):
-            value = value.get(step) if isinstance(value, Mapping) else None
+        for depth, step in enumerate(steps := path.split(".")):
+            if value is not None and not isinstance(value, Mapping):
+                raise InputError(f"{shown(value)} is no mapping", key=".".join(steps[:depth]))
+            value = None if value is None else value.get(step)
         return value
 
     def _has(self, path: str) -> bool:
@@ -79,7 +81,7 @@ class FamilyConfig:
         if "is" in cell:
             return bool(value == cell["is"])
         if value is not None and not isinstance(value, bool | int | float):
-            raise InputError(f"{shown(value)} is not true or false", key=name)
+            raise InputError(f"{shown(value)} is neither true or false nor a number", key=name)
         return bool(value)
 
     def number(self, cell: Any, kind: type = int) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 
 from perfmodel.errors import InputError
 from perfmodel.light_dataclass import dataclass, replace
-from perfmodel.spec.fields import Numeric, Spec, check_fields, choice, choices, count, flag, number, part, plain, text, words
+from perfmodel.spec.fields import Numeric, Spec, check_fields, choice, choices, count, flag, is_same, number, part, plain, text, words
 from perfmodel.spec.models.layer_kinds import BORROWED, HEADED, KV, OWN, LayerKind, check_pattern, layers_before
 from perfmodel.spec.models.layer_parts import GatedDelta, Indexer, LatentAttention, Mixture, StateSpace
 
@@ -159,10 +159,25 @@ class TransformerModel(Spec):
             raise InputError("all layers cannot borrow; kv of a kind of layer says which do", key="kv")
         if any(kind.kv for kind in self.kinds.values()) and set(lends) == {BORROWED}:
             raise InputError("all layers with attention borrow keys and values; some need their own", key="layer_kinds")
+        self._check_lenders()
         if self.gate_by_head and not self.attention_gate:
             raise InputError("the model has no gate; attention_gate: true gives it one", key="gate_by_head")
         if np.any((np.asarray(self.layer_embedding_size) > 0) != (np.asarray(self.layer_vocab_size) > 0)):
             raise InputError("embeddings of layers need their size and their vocabulary", key="layer_vocab_size")
+
+    def _check_lenders(self) -> None:
+        """Raise for layers that borrow keys and values although no layer before them has its own, and the same window."""
+        lent: list[Numeric | None] = []
+        for name in dict.fromkeys((*self.first_layers, *self.layer_pattern)):
+            kind = self.kinds[name]
+            if kind.attention not in HEADED:
+                continue
+            if (kind.kv or self.kv) != BORROWED:
+                lent.append(kind.window)
+            elif kind.kv and not any(is_same(kind.window, each) for each in lent):  # not of a model as one kind sees it
+                seen = "all tokens" if kind.window is None else f"{plain(kind.window)} tokens"
+                problem = f"borrowed, but no layer before these has keys and values of its own that sees {seen} too"
+                raise InputError(problem, key=f"layer_kinds.{name}.kv")
 
     @property
     def kinds(self) -> Mapping[str, LayerKind]:

@@ -95,6 +95,9 @@ def test_a_block_without_parts_is_no_layer() -> None:
         ("ffn", {"ffn_mult": float("inf")}, r"block_configs\.1\.ffn\.ffn_mult: .* must be above 0 and at most 1000"),
         ("ffn", {"ffn_mult": -1.0}, r"block_configs\.1\.ffn\.ffn_mult: .* must be above 0"),
         ("attention", {"n_heads_in_group": 5}, r"block_configs\.1\.attention\.n_heads_in_group: 5 does not divide 12"),
+        ("ffn", {"no_op": "false"}, r"block_configs\.1\.ffn\.no_op: 'false' is not true or false"),
+        ("attention", {"no_op": 1}, r"block_configs\.1\.attention\.no_op: 1 is not true or false"),
+        ("attention", {"no_op": True, "replace_with_linear": True}, r"1\.attention\.replace_with_linear: true, but no_op is"),
         ("ffn", {"ffn_mult": "5.25"}, r"block_configs\.1\.ffn\.ffn_mult: '5.25' is not a number"),
         (
             "attention",
@@ -118,6 +121,13 @@ def test_blocks_that_are_none_are_refused(listed: Any) -> None:
     """One for each layer, each with both parts."""
     with pytest.raises(InputError, match="block_configs"):
         read_config(config(*BLOCKS, block_configs=listed))
+
+
+@pytest.mark.parametrize("layers", [4, 6])
+def test_as_many_blocks_as_layers_are_needed(layers: int) -> None:
+    """Which of two numbers is wrong, the config alone does not say."""
+    with pytest.raises(InputError, match=f"block_configs: 5 blocks, but {layers} layers"):
+        read_config(config(*BLOCKS, num_hidden_layers=layers))
 
 
 def test_the_preset_is_what_the_config_of_its_model_says() -> None:

@@ -100,6 +100,14 @@ def test_sizes_of_layers_are_numbers_of_the_config() -> None:
         read_config(gemma | {"num_kv_shared_layers": 5})
 
 
+def test_sizes_layer_by_layer_take_the_place_of_those_of_types() -> None:
+    """Of all layers, as transformers writes them: one that per_layer_config leaves out has the model's."""
+    keys = {"model_type": "mimo_v2_flash", **WIDE, "v_head_dim": 20, "sliding_window": 64, "swa_num_key_value_heads": 6}
+    own, listed = (read_config(keys | more) for more in ({}, {"per_layer_config": {"0": {"num_key_value_heads": 2}}}))
+    heads = [[int(model.seen_in(model.kinds[model.kind_at(at)]).kv_heads) for at in range(5)] for model in (own, listed)]
+    assert heads == [[4, 6, 6, 6, 6], [2, 4, 4, 4, 4]]
+
+
 def test_all_but_the_first_and_each_nth_slide() -> None:
     """MiMo-V2-Flash."""
     assert pattern({"all_but_first_and_every": 3}, {"sliding_window": 64}, layers=7) == [F, S, F, S, S, F, S]
@@ -256,3 +264,11 @@ def test_numbers_that_are_listed_for_each_layer_are_one_where_all_are_equal() ->
     assert mixture.experts_per_token == 2
     with pytest.raises(InputError, match=r"moe_topk: .* is not a whole number"):
         read_small(SmallConfig("hunyuan_v1_moe", keys | {"moe_topk": [2, 4, 2, 2, 2]}, {}))
+
+
+@pytest.mark.parametrize("given", [1e30, "sparse", [0, 0, 1], True])
+def test_a_section_that_is_no_mapping_is_refused_by_its_key(given: Any) -> None:
+    """A model whose indexer it describes would be read without one."""
+    mapping = {"model_type": "minimax_m3_vl_text", **WIDE, "sparse_attention_config": given}
+    with pytest.raises(InputError, match="sparse_attention_config: .* is no mapping"):
+        read_config(mapping)

@@ -43,7 +43,11 @@ LEFT_OUT: Final = ("multi_token_layers",)  # of what an importer assumes: no ser
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredNumbers:
-    """How a checkpoint holds the numbers of its linears: `block` of them share a scale, 0 where channels or matrices do."""
+    """How a checkpoint holds the numbers of its linears: `block` of them share a scale, 0 where channels or matrices do.
+
+    Where it leaves the inputs of products in 16 bits, engines multiply in 16 bits too (vLLM, CompressedTensorsW4A16Fp4 and
+    CompressedTensorsW8A16Fp8): that is no product of fp8 or nvfp4.
+    """
 
     bits: int
     is_float: bool
@@ -54,7 +58,8 @@ class StoredNumbers:
     def format(self) -> str | None:
         """The name of the format; None for one that is not known."""
         if self.is_float:
-            return {(8, 0): "fp8", (4, 16): "nvfp4", (4, 32): "mxfp4"}.get((self.bits, self.block if self.bits == 4 else 0))
+            found = {(8, 0): "fp8", (4, 16): "nvfp4", (4, 32): "mxfp4"}.get((self.bits, self.block if self.bits == 4 else 0))
+            return found if self.casts_inputs or found == "mxfp4" else None  # of which engines choose the inputs
         narrow = {8: "int8"} if self.casts_inputs else {8: "int8_wo", 4: "int4"}
         return narrow.get(self.bits)
 
@@ -186,7 +191,9 @@ def _of_group(group: Mapping[str, Any]) -> StoredNumbers | None:
     if not isinstance(weights, Mapping) or not isinstance(weights.get("num_bits"), int):
         return None
     size = weights.get("group_size") or weights.get("block_structure") or 0
-    block = size[-1] if isinstance(size, Sequence) and not isinstance(size, str) and size else size
+    if isinstance(size, str):  # "128x128", as older versions of compressed-tensors have it
+        size = [int(each) for each in re.findall(r"\d{1,6}", size)]
+    block = size[-1] if isinstance(size, Sequence) and size else size
     casts = isinstance(inputs, Mapping) and isinstance(inputs.get("num_bits"), int) and inputs["num_bits"] <= NARROW
     return StoredNumbers(
         bits=weights["num_bits"],
