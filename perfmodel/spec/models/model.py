@@ -12,7 +12,21 @@ import numpy as np
 
 from perfmodel.errors import InputError
 from perfmodel.light_dataclass import dataclass, replace
-from perfmodel.spec.fields import Numeric, Spec, check_fields, choice, choices, count, flag, is_same, number, part, plain, text, words
+from perfmodel.spec.fields import (
+    Numeric,
+    Spec,
+    check_fields,
+    choice,
+    choices,
+    count,
+    flag,
+    is_same,
+    number,
+    part,
+    plain,
+    text,
+    words,
+)
 from perfmodel.spec.models.layer_kinds import BORROWED, HEADED, KV, OWN, LayerKind, check_pattern, layers_before
 from perfmodel.spec.models.layer_parts import GatedDelta, Indexer, LatentAttention, Mixture, StateSpace
 

@@ -270,5 +270,5 @@ def test_numbers_that_are_listed_for_each_layer_are_one_where_all_are_equal() ->
 def test_a_section_that_is_no_mapping_is_refused_by_its_key(given: Any) -> None:
     """A model whose indexer it describes would be read without one."""
     mapping = {"model_type": "minimax_m3_vl_text", **WIDE, "sparse_attention_config": given}
-    with pytest.raises(InputError, match="sparse_attention_config: .* is no mapping"):
+    with pytest.raises(InputError, match=r"sparse_attention_config: .* is no mapping"):
         read_config(mapping)
