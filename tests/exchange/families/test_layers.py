@@ -11,7 +11,7 @@ from perfmodel.errors import InputError, NotSupportedError
 from perfmodel.exchange.families.cells import FamilyConfig
 from perfmodel.exchange.families.layers import layer_settings, repeated
 from perfmodel.exchange.families.table import family_table
-from tests.exchange.families.small_configs import WIDE, WINDOWS, SmallConfig
+from tests.exchange.families.small_configs import INDEXED, LATENT_EXPERTS, WIDE, WINDOWS, SmallConfig
 from tests.exchange.families.transformers_networks import read_config, read_small
 
 
@@ -77,6 +77,14 @@ def test_types_of_attention_that_say_nothing_are_refused(types: Any) -> None:
     """GPT-Neo's list of lists."""
     with pytest.raises(InputError, match="attention_types"):
         pattern("listed", {"sliding_window": 64, "attention_types": types})
+
+
+@pytest.mark.parametrize("word", ["indexed_attention", "deepseek_sparse_attention"])
+def test_attention_behind_an_indexer_has_two_names(word: str) -> None:
+    """Configurations of GLM-5.2 write the second, where those of GLM-5 name no types."""
+    small = LATENT_EXPERTS | INDEXED | {"model_type": "glm_moe_dsa"}
+    named = read_config(small | {"layer_types": [word] * small["num_hidden_layers"]})
+    assert named == read_config(small)
 
 
 def test_the_last_layer_may_be_of_a_type_of_its_own() -> None:
