@@ -20,31 +20,20 @@ MODEL_COLUMNS: Final = (
 )
 
 
-NO_DIMENSION: Final = frozenset(
-    {  # words of a name: who published the weights, how they were tuned, how they are stored
-        *("meta", "nvidia", "hf", "it", "instruct", "chat", "base", "thinking", "reasoning", "coder", "code"),
-        *("quantized", "quant", "static", "dynamic", "pertensor", "perchannel", "block", "kv"),
-        *(
-            "bf16",
-            "fp16",
-            "fp8",
-            "fp4",
-            "nvfp4",
-            "mxfp4",
-            "mxfp8",
-            "nf4",
-            "int4",
-            "int8",
-            "4bit",
-            "8bit",
-            "bnb",
-            "awq",
-            "gptq",
-            "gguf",
-        ),
-    }
+# Words of a name that say nothing of dimensions: who published the weights, how they were tuned, how they are stored.
+PUBLISHED: Final = {"meta", "nvidia", "hf", "preview"}
+TUNED: Final = {"it", "instruct", "chat", "base", "pt", "thinking", "reasoning", "coder", "code", "python", "terminus"}
+STORED: Final = {
+    *("quantized", "quant", "static", "dynamic", "pertensor", "perchannel", "block", "kv"),
+    *("bf16", "fp16", "fp8", "fp4", "nvfp4", "mxfp4", "mxfp8", "nf4", "int4", "int8"),
+    *("4bit", "8bit", "bnb", "awq", "gptq", "gguf"),
+}
+NO_DIMENSION: Final = re.compile(
+    r"(?:quantized\.)?w\d{1,2}a\d{1,2}"  # bits of weights and activations
+    r"|\d{4}|v0\.1"  # the month of a release; the first one, which names leave out as often as not
+    r"|\d{1,4}k|1m"  # tokens of context
 )
-STORED: Final = re.compile(r"(?:quantized\.)?w\d{1,2}a\d{1,2}|\d{4}")  # bits of weights and activations; the month of a release
+VERSION: Final = re.compile(r"(?<=[a-z])-(?=\d+(?:\.\d+)?(?:-|$))")  # of a family: "llama-3.1" is "llama3.1" to others
 
 
 @cache
@@ -56,13 +45,19 @@ def served_model_rows() -> dict[str, dict[str, str]]:
 def model_stem(name: str) -> str:
     """What is left of a repository's name without its owner and what says nothing of the dimensions.
 
-    >>> model_stem("nvidia/Llama-3.1-8B-Instruct-FP8"), model_stem("RedHatAI/Meta-Llama-3.1-8B-Instruct-quantized.w8a16")
-    ('llama-3.1-8b', 'llama-3.1-8b')
+    >>> model_stem("nvidia/Llama-3.1-8B-Instruct-FP8"), model_stem("RedHatAI/Meta-Llama3.1-8B-Instruct-quantized.w8a16")
+    ('llama3.1-8b', 'llama3.1-8b')
     >>> model_stem("mistralai/Mistral-7B-Instruct-v0.3"), model_stem("deepseek-ai/DeepSeek-R1-Distill-Llama-8B")
     ('mistral-7b-v0.3', 'deepseek-r1-distill-llama-8b')
+    >>> model_stem("unsloth/mistral-7b-bnb-4bit"), model_stem("togethercomputer/LLaMA-2-7B-32K")
+    ('mistral-7b', 'llama2-7b')
     """
     words = re.split(r"[-_ ]", name.rpartition("/")[2].lower())
-    return "-".join(word for word in words if word and word not in NO_DIMENSION and not STORED.fullmatch(word))
+    return VERSION.sub("", "-".join(word for word in words if word and not _says_nothing(word)))
+
+
+def _says_nothing(word: str) -> bool:
+    return word in PUBLISHED | TUNED | STORED or NO_DIMENSION.fullmatch(word) is not None
 
 
 @cache

@@ -31,6 +31,11 @@ from perfmodel.exchange.tables.serving_models import (
         ("deepseek-ai/DeepSeek-V3-0324", "deepseek-v3"),
         ("META-LLAMA/llama-3.1-8b", "llama-3.1-8b"),
         ("Llama-3.3-70B-Instruct", "llama-3.1-70b"),
+        ("unsloth/Meta-Llama-3.1-8B-bnb-4bit", "llama-3.1-8b"),
+        ("Llama3.1-8B", "llama-3.1-8b"),
+        ("unsloth/mistral-7b-bnb-4bit", "mistral-7b-v0.1"),
+        ("Mixtral-8x7B", "mixtral-8x7b"),
+        ("deepseek-ai/DeepSeek-V3.1-Terminus", "deepseek-v3"),
     ],
 )
 def test_other_weights_of_a_model_are_that_model(name: str, preset: str) -> None:
@@ -39,13 +44,28 @@ def test_other_weights_of_a_model_are_that_model(name: str, preset: str) -> None
 
 
 @pytest.mark.parametrize(
-    "name", ["meta-llama/Llama-3.1-9B", "no/DeepSeek-R1-Distill-Llama-9B", "Qwen/Qwen3-15B-FP8", "nobody/Instruct", "8b", ""]
+    "name",
+    [
+        "meta-llama/Llama-3.1-9B",
+        "no/DeepSeek-R1-Distill-Llama-9B",
+        "Qwen/Qwen3-15B-FP8",
+        "nobody/Instruct",
+        "8b",
+        "",
+        "pythia-70m",
+    ],
 )
 def test_a_model_that_only_resembles_one_is_not_known(name: str) -> None:
     """A slip, another size, or words that say nothing."""
     assert served_model_row(name) is None
     with pytest.raises(NotSupportedError, match=r"dimensions of .* are not known"):
         named_served_model(name)
+
+
+def test_names_of_a_family_and_its_number_are_one_however_they_are_parted() -> None:
+    """People write Llama2-7B and Llama-2-7B; sizes are parted from both."""
+    assert model_stem("Llama2-7B") == model_stem("meta-llama/Llama-2-7b-hf") == "llama2-7b"
+    assert model_stem("microsoft/phi-2") == "phi2" != model_stem("microsoft/phi-2b")
 
 
 def test_a_folder_of_that_name_is_not_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,6 +121,15 @@ def test_rows_that_differ_in_no_dimension_describe_one_model() -> None:
         ("LGAI-EXAONE/EXAONE-4.0-32B-FP8", 32, 32),
         ("ibm-granite/granite-3.0-8b-instruct", 8.17, 8.17),
         ("stabilityai/stablelm-3b-4e1t", 2.8, 2.8),
+        ("microsoft/Phi-3-mini-128k-instruct", 3.8, 3.8),
+        ("google/gemma2-9b", 9.2, 9.2),
+        ("openai-community/gpt2-xl", 1.56, 1.56),
+        ("deepseek-ai/deepseek-coder-33b-instruct", 33.3, 33.3),
+        ("mistralai/Codestral-22B-v0.1", 22.2, 22.2),
+        ("nvidia/Minitron-8B-Base", 8.3, 8.3),
+        ("allenai/OLMo-3-7B-Base", 7.3, 7.3),
+        ("bigscience/bloom", 176.2, 176.2),
+        ("facebook/opt-175b", 174.6, 174.6),
     ],
 )
 def test_a_model_has_as_many_parameters_as_its_name_says(name: str, total_billions: float, active_billions: float) -> None:
