@@ -9,6 +9,7 @@ import numpy as np
 
 from perfmodel.count.serving.forward_pass import ForwardPass
 from perfmodel.count.serving.memory import (
+    ANY_LENGTH,
     ServingMemory,
     cache_tokens,
     longest_context,
@@ -66,8 +67,17 @@ class ServingForecast(Tabular):
         if not self.may_run:
             return f"{where}: {self.verdict}"
         clients, rate = int(np.ravel(load.concurrency)[-1]), float(np.ravel(load.tokens_per_s)[-1])
-        told = f"at most {self.longest_context:,} tokens of context, {rate:,.0f} tokens/s for {clients:,} clients"
-        return f"{where}: {self.verdict}, {told}"
+        return f"{where}: {self.verdict}, {self.context_text}, {rate:,.0f} tokens/s for {clients:,} clients"
+
+    @property
+    def context_text(self) -> str:
+        """How long a request may be that is alone: at most 41,000 tokens of context, or context of any length."""
+        return f"at most {self.longest_context:,} tokens of context" if self.limits_context else "context of any length"
+
+    @property
+    def limits_context(self) -> bool:
+        """Whether the memory does: it does not where every layer keeps a window of tokens, or a state."""
+        return self.longest_context < ANY_LENGTH
 
     def rows(self) -> list[dict[str, Any]]:
         """A row for each number of clients: latencies [s] and rates with their 90 % intervals, and what bounds them."""

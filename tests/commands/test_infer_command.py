@@ -77,6 +77,15 @@ def test_an_interval_has_the_unit_of_its_latency() -> None:
         assert interval.rstrip("ms") == interval.removesuffix(unit)
 
 
+def test_a_model_of_windows_alone_takes_context_of_any_length() -> None:
+    """Each layer of Mistral 7B keeps 4,096 tokens: 4,294,967,280 were said, where the search ended."""
+    words = ("infer", "mistral-7b-v0.1", "--gpu", "rtx-3090")
+    code, output = ran(*words)
+    assert code == 0
+    assert "fits, context of any length, or " in " ".join(output.split())
+    assert json.loads(ran(*words, "--json")[1])["replicas"][0]["longest_context_tokens"] is None
+
+
 def test_a_model_that_does_not_fit_is_exit_code_1() -> None:
     """Said in the first line."""
     code, output = ran("infer", "llama-3.1-70b", "--gpu", "h100-sxm-80gb")

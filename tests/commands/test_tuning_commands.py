@@ -29,6 +29,15 @@ def test_the_first_line_answers() -> None:
     assert max(map(len, output.splitlines())) <= 80
 
 
+@pytest.mark.parametrize(("gpu", "precision"), [("t4", "fp16"), ("l4", "bf16")])
+def test_a_format_that_the_gpu_has_is_assumed(gpu: str, precision: str) -> None:
+    """Tensor cores before Ampere know no bf16."""
+    code, output = ran("predict", "llama-3.1-8b", "--gpu", gpu, "--training", "qlora")
+    assert code == 0
+    assert f", {precision}, micro-batch 1" in " ".join(output.split())
+    assert f"no precision is given: {precision} is assumed" in output
+
+
 def test_what_does_not_fit_is_said_and_exits_with_1() -> None:
     """70B parameters in 4 bits are more than 24 GB."""
     code, output = ran("predict", "llama-3.1-70b", "--gpu", "rtx-4090", "--training", "qlora")

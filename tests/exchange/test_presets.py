@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from perfmodel.errors import InputError
+from perfmodel.errors import InputError, NotSupportedError
 from perfmodel.exchange import presets
 from perfmodel.exchange.building import build
 from perfmodel.exchange.presets import (
@@ -28,9 +28,11 @@ from perfmodel.exchange.presets import (
 from perfmodel.exchange.syntax.annotations import separated
 from perfmodel.exchange.syntax.documents import read_mapping
 from perfmodel.spec.machines.hardware import NetworkLink
-from perfmodel.spec.precision import RECIPES
+from perfmodel.spec.precision import RECIPES, number_format
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.units import parse_quantity
+
+BEFORE_AMPERE = ("volta", "turing")
 
 FITTED = {
     "what": "products",
@@ -129,12 +131,23 @@ def test_merging_replaces_values_and_keeps_the_rest() -> None:
     assert base == {"a": {"b": 1, "c": [1, 2]}, "d": 4}
 
 
+@pytest.mark.parametrize(("generation", "names"), {"volta": {"v100-sxm2-16gb", "v100-sxm2-32gb"}, "turing": {"t4"}}.items())
+def test_tensor_cores_before_ampere_have_fp16_alone(generation: str, names: set[str]) -> None:
+    """Volta's and Turing's; whoever asks for no format trains in it there, and is told what else there is."""
+    assert {name for name in preset_names("gpus") if gpu_preset(name).generation == generation} == names
+    for name in names:
+        assert gpu_preset(name).wide_precision == "fp16"
+        with pytest.raises(NotSupportedError, match="has no bf16 rate; it has fp16, fp32"):
+            gpu_preset(name).check_recipe(RECIPES["bf16"])
+    assert gpu_preset("rtx-3090").wide_precision == "bf16"
+
+
 @pytest.mark.parametrize("name", preset_names("gpus"))
 def test_a_gpu_times_products_in_every_precision_that_its_profile_has(name: str) -> None:
     """Its kernels are a preset of their own."""
     gpu = gpu_preset(name)
-    assert "bf16" in gpu.kernels.matmul
-    assert set(gpu.kernels.matmul) <= set(gpu.peak_flop_per_s)
+    assert number_format(gpu.wide_precision).circuits in gpu.kernels.matmul
+    assert set(gpu.kernels.matmul) <= {number_format(each).circuits for each in gpu.peak_flop_per_s}
 
 
 @pytest.mark.parametrize("name", [name for name in preset_names("kernels") if name.endswith("carried-over")])
@@ -156,6 +169,10 @@ def test_kernels_that_are_carried_over_say_so_and_are_less_sure(name: str) -> No
 def test_peak_rates_are_dense_and_in_the_ratios_of_their_formats(name: str) -> None:
     """Half the bits, twice the rate; a sparse rate beside a dense one would be four times."""
     peaks = gpu_preset(name).peak_flop_per_s
+    if gpu_preset(name).generation in BEFORE_AMPERE:
+        assert float(peaks["fp16"] / peaks["fp32"]) == pytest.approx(8.0, rel=0.015)
+        assert peaks.keys() == {"fp16", "fp32"}
+        return
     assert peaks["fp16"] == peaks["bf16"]
     assert float(peaks["bf16"] / peaks["tf32"]) == pytest.approx(2.0, rel=0.015)
     assert peaks["fp32"] <= peaks["tf32"]
@@ -250,9 +267,10 @@ def test_an_unknown_key_of_a_stack_is_still_refused() -> None:
 def test_every_gpu_runs_every_recipe_but_those_of_4_and_8_bits(name: str) -> None:
     """Products on 4 bytes, and MXFP8 where a GPU has a rate for it, are carried over with a doubt of their own."""
     gpu = gpu_preset(name)
-    for each in ("bf16", "fp16", "tf32", "fp32"):
+    known = ("fp16", "fp32") if gpu.generation in BEFORE_AMPERE else ("bf16", "fp16", "tf32", "fp32")
+    for each in known:
         gpu.check_recipe(RECIPES[each])
-    assert gpu.carried_products.keys() == {"tf32", "fp32"} | ({"mxfp8"} & gpu.peak_flop_per_s.keys())
+    assert gpu.carried_products.keys() == {"tf32", "fp32", "mxfp8"} & gpu.peak_flop_per_s.keys()
     assert gpu.carried_attention is not None
     spreads = [law.spread for law in gpu.carried_products.values()]
     for spread in (*spreads, gpu.carried_attention.spread):

@@ -40,12 +40,20 @@ MEASURED = {  # TFLOP/s at each size
     ("rtx-4090", "tf32"): (84.4, 85.7, 84.5),
     ("rtx-4090", "bf16"): (151.5, 160.2, 158.5),
     ("rtx-5090", "bf16"): (182.2, 234.7, 237.0),  # issue 124
+    ("a10g", "bf16"): (62.5, 66.6, 69.5),  # issue 126
+    ("v100-sxm2-16gb", "fp32"): (13.9, 14.4, 14.5),  # issue 140
+    ("a40", "tf32"): (54.9, 59.5, 59.4),  # issue 185
 }
 FASTEST = {  # TFLOP/s, of squares of 1,024 to 10,240, the median over machines, in its database.md and issues
     ("rtx-3090", "bf16"): 76.6,
     ("rtx-3090", "fp32"): 24.8,
     ("rtx-4090", "bf16"): 164.8,
     ("rtx-5090", "bf16"): 237.0,
+    ("a10g", "bf16"): 69.5,
+    ("a40", "bf16"): 122.3,
+    ("rtx-a6000", "bf16"): 123.3,
+    ("rtx-a6000", "fp32"): 23.9,
+    ("v100-sxm2-16gb", "fp16"): 97.4,
 }
 ATTENTION = FusedAttention(
     name="core",

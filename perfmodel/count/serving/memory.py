@@ -22,6 +22,7 @@ from perfmodel.spec.serving.formats import WIDE_BYTES
 from perfmodel.spec.serving.setup import Request, ServingSetup
 
 LONGEST, SECTIONS = 1 << 32, 257
+ANY_LENGTH = LONGEST >> 1  # tokens that fit no memory but beside layers which keep a window of them, or a state
 MLP_COPIES = 2.0  # of both halves of an MLP's width: what the product gives, and what the activation function does
 
 

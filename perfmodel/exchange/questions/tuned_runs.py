@@ -59,16 +59,16 @@ def tuned_run(
     if training not in (*TRAININGS, PRETRAINING):
         raise InputError(f"{shown(training)} is no training; {did_you_mean(training, TRAININGS)}", key="training")
     gpu, gpus = asked.gpu or USUAL_GPU, 1 if asked.gpus is None else whole_number("gpus", asked.gpus)
-    described = asked_tuned_model(model)
+    described, cluster = asked_tuned_model(model), cluster_of_gpu(gpu)
     length = whole_number("sequence_length", given.get("sequence_length", USUAL_LENGTH))
     micro = whole_number("micro_batch_size", given.get("micro_batch_size", 1))
     stage = {"data_parallel": gpus, "global_batch_size": micro * gpus * USUAL_ACCUMULATION}
     run: dict[str, Any] = {
         "name": f"{described.name}, {training} on {_machine(gpu, gpus)}",
         "model": mapping_of(described),
-        "cluster": mapping_of(cluster_of_gpu(gpu)),
+        "cluster": mapping_of(cluster),
         "stack": USUAL_TUNING_STACK,
-        "precision": "bf16",
+        "precision": cluster.gpu.wide_precision,
         "training": training,
         "sharding": "none",
         "recompute": "full",
@@ -145,7 +145,7 @@ def _assumed(
         "cluster": "" if asked.gpu else f"no GPU is given: {USUAL_GPU} is assumed",
         "training": "" if asked.training else f"no training is given: {USUAL_TRAINING} is assumed",
         "stack": f"no stack is given: {run['stack']} is assumed",
-        "precision": "no precision is given: bf16 is assumed",
+        "precision": f"no precision is given: {run['precision']} is assumed",
         "sequence_length": f"no length of sequences is given: {length:,} tokens are assumed",
         "micro_batch_size": "no micro-batch is given: 1 sequence is assumed",
         "recompute": "gradient checkpointing is assumed to be on (recompute full)",

@@ -85,7 +85,7 @@ def _verdict(forecast: ServingForecast) -> Text:
         return Text(verdict_sentence(forecast), style="red")
     fits, style = ("fits", "green") if forecast.verdict == FITS else ("tight", "yellow")
     where = gpus_text(_degree(forecast))
-    return Text(f"On {where}: {fits}, at most {forecast.longest_context:,} tokens of context.", style=style)
+    return Text(f"On {where}: {fits}, {forecast.context_text}.", style=style)
 
 
 def _degree(forecast: ServingForecast) -> int:

@@ -85,7 +85,7 @@ def _replica(forecast: ServingForecast) -> dict[str, Any]:
         "output_tokens": int(np.asarray(forecast.request.output_tokens)),
         "verdict": forecast.verdict,
         "cache_tokens": forecast.cache_tokens,
-        "longest_context_tokens": forecast.longest_context,
+        "longest_context_tokens": forecast.longest_context if forecast.limits_context else None,
         "most_concurrency": forecast.most_running,
         "memory_bytes_per_gpu": {
             "total": float(memory.total_bytes),

@@ -58,8 +58,7 @@ def verdict_sentence(forecast: ServingForecast) -> str:
         )
         return f"{start}: does not fit, not even one request of {asked}: {left}. {remedy_sentence(forecast)}"
     fits = "fits" if forecast.verdict == FITS else "is tight"
-    most = f"at most {forecast.longest_context:,} tokens of context, or {_requests(forecast)} of {asked} at once"
-    return f"{start}: {fits}, {most}."
+    return f"{start}: {fits}, {forecast.context_text}, or {_requests(forecast)} of {asked} at once."
 
 
 def remedy_sentence(forecast: ServingForecast) -> str:

@@ -66,6 +66,11 @@ class Gpu(Spec):
             raise NotSupportedError(f"{self.name} has no {precision} rate; it has {have}", key="precision")
         return self.peak_flop_per_s[precision]
 
+    @property
+    def wide_precision(self) -> str:
+        """The 16-bit format that people train in: bf16 where the tensor cores have it, which they do from Ampere on."""
+        return "bf16" if "bf16" in self.peak_flop_per_s else "fp16"
+
     def attention_library(self, name: str) -> AttentionLibrary:
         """How a library's attention kernels compare. Errors: NotSupportedError when nobody measured it on this GPU."""
         if name not in self.attention_libraries:
