@@ -32,6 +32,7 @@ TUNING_COLUMNS: Final = (
 )
 LARGEST: Final = {MEMORY: 1e5, SPEED: 1e12}  # GiB of a GPU, tokens a second
 MOST_DIGITS: Final = 15  # of a whole number
+WIDE: Final = {"bf16": ("bf16", "bfloat16"), "fp16": ("fp16", "float16")}  # what a row's words for a format begin with
 CARD: Final = re.compile(r"^(\d+) GB card")
 SEQUENCES: Final = re.compile(r"ulysses sequence parallel (\d+)")
 
@@ -104,7 +105,7 @@ def _possible_speed(run: Run, tokens_per_s: float) -> float:
     """A speed of all GPUs; one that was read as of a single GPU, and that no GPU reaches with 4 FLOPs a parameter, is that."""
     gpus = float(run.layout(run.stages[0]).gpus)
     flop_per_s = 4.0 * float(active_parameter_count(run.model)) * tokens_per_s / gpus
-    return tokens_per_s / gpus if flop_per_s > float(run.cluster.gpu.peak("bf16")) else tokens_per_s
+    return tokens_per_s / gpus if flop_per_s > float(run.cluster.gpu.peak(run.cluster.gpu.wide_precision)) else tokens_per_s
 
 
 def _whole(cells: Mapping[str, str], column: str, default: int) -> int:
@@ -130,6 +131,12 @@ def _matches(entry: Mapping[str, Any], cells: Mapping[str, str]) -> bool:
     return all(re.search(str(pattern), cells[column]) for column, pattern in entry.items() if column in TUNING_COLUMNS)
 
 
+def _precision(cells: Mapping[str, str]) -> str:
+    """bf16 or fp16 as a row says so; "" where it says nothing of its products."""
+    stated = cells["precision"].lower()
+    return next((name for name, words in WIDE.items() if stated.startswith(words)), "")
+
+
 def _run(cells: Mapping[str, str]) -> Run:
     """The run of a row. Errors: InputError or NotSupportedError with what is missing or not covered."""
     if re.search(_words()["estimates"], cells["source"]):
@@ -139,7 +146,7 @@ def _run(cells: Mapping[str, str]) -> Run:
         raise InputError(training["reason"], key="method")
     if not re.match(r"\d{1,15}$", cells["seq"]):
         raise InputError(f"{shown(cells['seq'])} is no length of a sequence", key="seq")
-    gpus, length = _whole(cells, "gpus", 1), int(cells["seq"])
+    gpus, length, cluster = _whole(cells, "gpus", 1), int(cells["seq"]), _cluster(cells)
     context = int(found[1]) if (found := SEQUENCES.search(cells["sharding"])) else 1
     micro = _whole(cells, "micro_batch", 1)
     data = gpus // context
@@ -149,9 +156,9 @@ def _run(cells: Mapping[str, str]) -> Run:
     return Run(
         name=cells["run_id"],
         model=named_tuned_model(cells["model"]),
-        cluster=_cluster(cells),
+        cluster=cluster,
         stack=stack_preset(_found("stacks", cells)["stack"]),
-        precision="fp16" if cells["precision"].lower().startswith(("fp16", "float16")) else "bf16",
+        precision=_precision(cells) or cluster.gpu.wide_precision,
         context_parallel=context,
         sequence_parallel=False,
         sharding=_found("shardings", cells)["sharding_is"],

@@ -87,6 +87,15 @@ def test_a_card_that_is_named_by_its_memory_has_that_memory(read: Any) -> None:
     assert row.run.cluster.gpu.memory_bytes == 12 * 2**30
 
 
+@pytest.mark.parametrize(("gpu", "name"), [("T4", "Tesla T4"), ("v100-32gb", "Tesla V100 SXM2 32GB"), ("a10g-24gb", "A10G")])
+def test_a_card_trains_in_the_format_that_its_tensor_cores_have(read: Any, gpu: str, name: str) -> None:
+    """Where the row does not name one: its speed is compared with the rate of that one, too."""
+    (row,) = read({"gpu": gpu, "precision": ""})
+    assert row.run is not None
+    assert (row.run.cluster.gpu.name, row.run.precision) == (name, "bf16" if gpu.startswith("a10g") else "fp16")
+    assert all(each.predicted for each in compare_tuning(row))
+
+
 def test_a_speed_that_no_gpu_reaches_is_that_of_all(read: Any) -> None:
     """20,000 tokens/s of each GPU would be 520 TFLOP/s of an A100."""
     (row,) = read({"gpus": "8", "tokens_per_s": "20000"})
