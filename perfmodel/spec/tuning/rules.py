@@ -28,7 +28,10 @@ def tuning_rules(setup: Setup) -> Iterator[Rule]:
     if setup.stack.tuning is None:
         return
     yield from _of_the_layout(setup, setup.tuning)
-    yield from _of_the_parts(setup, setup.tuning)
+    yield from _of_the_weights(setup.tuning)
+    yield from _of_the_parts(setup.tuning)
+    if setup.tuning.has_adapters:
+        yield from _of_adapters(setup, setup.tuning)
 
 
 def _of_the_stack(setup: Setup, tuning: FineTuning) -> Iterator[Rule]:
@@ -101,8 +104,7 @@ def _of_the_layout(setup: Setup, tuning: FineTuning) -> Iterator[Rule]:
     )
 
 
-def _of_the_parts(setup: Setup, tuning: FineTuning) -> Iterator[Rule]:
-    kinds: Sequence[LayerKind] = tuple(setup.model.kinds.values())
+def _of_the_weights(tuning: FineTuning) -> Iterator[Rule]:
     yield Rule(
         key="weights",
         allows=tuning.has_adapters or not tuning.is_quantised,
@@ -118,6 +120,9 @@ def _of_the_parts(setup: Setup, tuning: FineTuning) -> Iterator[Rule]:
         allows=tuning.training != "qlora" or tuning.is_quantised,
         sentence=lambda: f"{tuning.weights} is not quantised; training: lora is that, or weights: nf4-dq",
     )
+
+
+def _of_the_parts(tuning: FineTuning) -> Iterator[Rule]:
     yield Rule(
         key="frozen_parts",
         allows=not tuning.frozen_parts or not tuning.has_adapters,
@@ -133,8 +138,10 @@ def _of_the_parts(setup: Setup, tuning: FineTuning) -> Iterator[Rule]:
         allows=not tuning.trained_parts or tuning.has_adapters,
         sentence=lambda: "a full fine-tuning trains all parts; frozen_parts names what it leaves",
     )
-    if not tuning.has_adapters:
-        return
+
+
+def _of_adapters(setup: Setup, tuning: FineTuning) -> Iterator[Rule]:
+    kinds: Sequence[LayerKind] = tuple(setup.model.kinds.values())
     others = [kind.attention for kind in kinds if kind.attention not in (*WITH_ADAPTERS, "none")]
     yield Rule(
         key="training",
