@@ -23,6 +23,7 @@ from perfmodel.serving.intervals import value_uncertainty
 from perfmodel.serving.law import ServedLoad, most_running, served_load
 from perfmodel.spec.axes import TENSOR
 from perfmodel.spec.fields import Numeric
+from perfmodel.spec.precision import number_format
 from perfmodel.spec.serving.evidence import ServingEvidence, model_class
 from perfmodel.spec.serving.loads import CLOSED, E2E, TOKENS, TPOT, TTFT
 from perfmodel.spec.serving.setup import Request, ServingSetup
@@ -106,7 +107,8 @@ class ServingForecast(Tabular):
         setup, found = self.setup, [*self.taken]
         if setup.circuits != setup.weights.circuits:
             gpu, wide = setup.cluster.gpu.name, setup.circuits
-            found.append(f"{gpu} has no {setup.weights.circuits} arithmetic: weights are widened, and products run in {wide}")
+            are = "widened" if number_format(setup.weights.circuits).low else "converted"
+            found.append(f"{gpu} has no {setup.weights.circuits} arithmetic: weights are {are}, and products run in {wide}")
         if setup.model.mixture is not None:
             found.append("tokens meet the experts at random, all alike often")
         return tuple(found)

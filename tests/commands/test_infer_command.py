@@ -86,6 +86,15 @@ def test_a_model_of_windows_alone_takes_context_of_any_length() -> None:
     assert json.loads(ran(*words, "--json")[1])["replicas"][0]["longest_context_tokens"] is None
 
 
+@pytest.mark.parametrize(("precision", "how"), [("bf16", "converted"), ("int4", "converted"), ("fp8", "widened")])
+def test_tensor_cores_before_ampere_serve_in_fp16(precision: str, how: str) -> None:
+    """Weights of every format."""
+    code, output = ran("infer", "llama-3.1-8b", "--gpu", "v100-sxm2-32gb", "--precision", precision)
+    assert code == 0
+    text = " ".join(output.split())
+    assert f"arithmetic: weights are {how}, and products run in fp16" in text
+
+
 def test_a_model_that_does_not_fit_is_exit_code_1() -> None:
     """Said in the first line."""
     code, output = ran("infer", "llama-3.1-70b", "--gpu", "h100-sxm-80gb")

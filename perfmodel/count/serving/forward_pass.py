@@ -228,7 +228,7 @@ class _PassOperators:
             columns=linear.columns,
             inner=linear.inner,
             batch=batch,
-            precision=self.setup.circuits if narrow else WIDE,
+            precision=self.setup.circuits if narrow else self.setup.wide,
             weight_bytes=weights.bytes if narrow else WIDE_BYTES,
             law=weights.law if narrow else WIDE,
             beside=(linear.role is Role.SHARED_EXPERT and self._is_beside()) or self._is_of_keys(linear),

@@ -16,7 +16,7 @@ from perfmodel.count.roles import Role
 from perfmodel.light_dataclass import replace
 from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.models.layer_kinds import STATE_MIXERS, LayerKind
-from perfmodel.spec.serving.formats import WIDE, WIDE_BYTES
+from perfmodel.spec.serving.formats import WIDE_BYTES
 from perfmodel.spec.serving.setup import ServingSetup
 
 
@@ -77,7 +77,7 @@ def _scan(
             inner=inner,
             batch=chunks * heads,
             has_weight=False,
-            precision=WIDE,
+            precision=setup.wide,
         )
     passed = _moved(f"{name}.state_passing", (setup.engine.memory.state_number_bytes + WIDE_BYTES) * chunks * sizes.state)
     waits = kind.attention == "gated_delta"

@@ -26,7 +26,7 @@ from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.models.layer_kinds import BORROWED, LayerKind
 from perfmodel.spec.models.layer_parts import Indexer
 from perfmodel.spec.models.model import TransformerModel
-from perfmodel.spec.serving.formats import WIDE, WIDE_BYTES
+from perfmodel.spec.serving.formats import WIDE_BYTES
 from perfmodel.spec.serving.setup import ServingSetup
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def attention_operators(
         key_length=own.prompt_tokens,
         window=kind.window,
         latent=latent is not None,
-        precision=WIDE,
+        precision=setup.wide,
     )
     if indexer and anywhere(np.asarray(sparse) > 0):
         rows = sparse * own.prompt_tokens

@@ -82,7 +82,12 @@ class ServingSetup:
     @property
     def circuits(self) -> str:
         """The format in which products with many rows run: that of the weights where the GPU has it, else 16 bits."""
-        return self.weights.circuits if self.weights.circuits in self.cluster.gpu.peak_flop_per_s else "bf16"
+        return self.weights.circuits if self.weights.circuits in self.cluster.gpu.peak_flop_per_s else self.wide
+
+    @property
+    def wide(self) -> str:
+        """The format of 16 bits in which everything else runs."""
+        return self.cluster.gpu.wide_precision
 
 
 def _check_divides(degree: int, size: Numeric, what: str, key: str) -> None:

@@ -325,7 +325,7 @@ def cached_attention_time_s(attention: CachedAttention, setup: ServingSetup) -> 
     """
     gpu, known = setup.cluster.gpu, setup.profile.attention_over(attention.law)
     read_s = attention.read_bytes / (known.efficiency * gpu.memory_bandwidth_bytes_per_s)
-    rate = gpu.peak("bf16") * gpu.attention("bf16", backward=False).efficiency * known.computing
+    rate = gpu.peak(setup.wide) * gpu.attention(setup.wide, backward=False).efficiency * known.computing
     seconds = known.fixed_s + np.maximum(read_s, attention.flop / rate) + known.score_s * attention.scores
     return np.where(np.asarray(attention.sequences) > 0, seconds, 0.0)
 

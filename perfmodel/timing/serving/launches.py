@@ -11,8 +11,9 @@ from perfmodel.count.operators import CachedAttention, Collective, FusedAttentio
 from perfmodel.count.roles import TOKEN_MOVEMENT, Role
 from perfmodel.count.serving.forward_pass import ForwardPass, ServedOperator, ServedProduct
 from perfmodel.spec.fields import Numeric
+from perfmodel.spec.precision import number_format
 from perfmodel.spec.serving.engine import EngineHost
-from perfmodel.spec.serving.formats import ROW_BLOCK_LAWS, WIDE
+from perfmodel.spec.serving.formats import ROW_BLOCK_LAWS
 
 GENERATED: Final = frozenset({Role.NORM, Role.ELEMENTWISE, Role.SHARED_EXPERT, Role.LOOKUP, Role.LOSS})
 OF_LATENT_PROMPTS: Final = 2  # keys are joined of their two parts, then attention
@@ -47,7 +48,10 @@ def _calls(operator: ServedOperator, host: EngineHost) -> int:
     generates. Latent attention is put together of several, which torch.compile joins to two.
     """
     chosen = (
-        host.tunes and isinstance(operator, ServedProduct) and operator.precision != WIDE and operator.law in ROW_BLOCK_LAWS
+        host.tunes
+        and isinstance(operator, ServedProduct)
+        and number_format(operator.precision).low
+        and operator.law in ROW_BLOCK_LAWS
     )
     if _is_of_experts(operator):
         return 1 + chosen if operator.role is Role.EXPERT else 0
