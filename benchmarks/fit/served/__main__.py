@@ -40,16 +40,18 @@ from perfmodel.exchange.output import write_text
 from perfmodel.exchange.presets import DATA
 from perfmodel.exchange.questions.serving.served_models import serving_profile
 
-NO_INDEXER: Final = ("a100-sxm-80gb",)  # and no products of 8 bits, which an indexer needs
-NO_STEPS: Final = ("a100-sxm-80gb",)  # GPUs of whose state-keeping mixers the package has no steps
+CARDS: Final = ("l40s", "rtx-pro-6000-server")  # whose products alone are fitted
+NO_INDEXER: Final = ("a100-sxm-80gb", *CARDS)  # and no products of 8 bits, which an indexer needs
+NO_STEPS: Final = ("a100-sxm-80gb", *CARDS)  # GPUs of whose state-keeping mixers the package has no steps
 
 
 def fitted(gpu: str, tables: ServedTables) -> Iterator[ServedLaw]:
     """Every law of one GPU."""
     for products in PRODUCTS.get(gpu, ()):
         setup = products_setup(gpu, products)
-        yield product_law(products, setup, fit_products(setup, chosen_products(tables.linears(gpu, products))))
-    for table in EXPERTS[gpu]:
+        least = products.least_bytes / setup.weights.bytes
+        yield product_law(products, setup, fit_products(setup, chosen_products(tables.linears(gpu, products), least)))
+    for table in EXPERTS.get(gpu, ()):
         setup = experts_setup(gpu, table.family, table.precision)
         rows = chosen_rows(tables.experts(gpu, table))
         if table.routing == BALANCED:
@@ -73,10 +75,10 @@ def main() -> None:
     chosen = parser.parse_args()
     try:
         for name in chosen.names:
-            if name not in EXPERTS:
-                raise InputError(f"{name!r} has no table of experts; {did_you_mean_hardware(name, EXPERTS)}")
+            if name not in PRODUCTS:
+                raise InputError(f"{name!r} has no table of products; {did_you_mean_hardware(name, PRODUCTS)}")
         tables = ServedTables()
-        for gpu in chosen.names or EXPERTS:
+        for gpu in chosen.names or PRODUCTS:
             profile = serving_profile(gpu)
             text = (DATA / "serving" / f"{gpu}.yaml").read_text(encoding="utf-8")
             for law in fitted(gpu, tables):

@@ -5,6 +5,7 @@ Which kernel of an engine runs is its choice by GPU and format; EXPERTS names th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import pandas as pd
@@ -61,12 +62,16 @@ class ExpertTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProductTable:
-    """Products of weights in one format by the kernels of one engine; `number` is what the table calls the format."""
+    """Products of weights in one format by the kernels of one engine; `number` is what the table calls the format.
+
+    Matrices of fewer than `least_bytes` stay in a large cache between the runs of a benchmark, as those of a model never do.
+    """
 
     family: str
     version: str
     precision: str
     number: str
+    least_bytes: float = 0.0
 
 
 _TRITON, _CUTLASS, _BACKEND = "sglang_fused_moe_triton", "moe_torch_flow_cutlass", "sglang_flashinfer_trtllm_moe"
@@ -155,17 +160,27 @@ EXPERTS: Final = {
 }
 
 
-def _products(*formats: str) -> tuple[ProductTable, ...]:
+LINEARS: Final = {"sglang": "0.5.14", "vllm": "0.24.0", "trtllm": "1.3.0rc20"}  # versions of tables, by engine
+ON_A100: Final = {"sglang": "0.5.10", "vllm": "0.14.0", "trtllm": "1.0.0"}
+
+
+ON_CARDS: Final = {family: LINEARS[family] for family in ("sglang", "vllm")}  # TensorRT-LLM's beat the memory at any size
+BEYOND_CACHES: Final = (
+    32e6  # bytes; smaller matrices are read at 1.0 to 1.5 times the memory's rate on cards with 96 MB and more
+)
+
+
+def _products(*formats: str, versions: Mapping[str, str] = LINEARS, least_bytes: float = 0.0) -> tuple[ProductTable, ...]:
     """By format, of each engine whose own table stands for it (NOT_ITS_OWN)."""
-    every = [(family, version, each) for family, version in LINEARS.items() for each in formats]
+    every = [(family, version, each) for family, version in versions.items() for each in formats]
     return tuple(
-        ProductTable(family=family, version=version, precision=each, number=NUMBERS.get(each, each))
+        ProductTable(family=family, version=version, precision=each, number=NUMBERS.get(each, each), least_bytes=least_bytes)
         for family, version, each in every
         if each not in NOT_ITS_OWN.get(family, ())
     )
 
 
-NUMBERS: Final = {"bf16": "bfloat16"}
+NUMBERS: Final = {"bf16": "bfloat16", "int8": "int8_wo", "int4": "int4_wo"}
 NOT_ITS_OWN: Final = {  # tables that do not stand for what an engine runs in a pass
     "vllm": ("fp8_block",),  # timed with the interpreter between kernels: 60 to 280 us whatever the size
     "trtllm": (
@@ -173,11 +188,16 @@ NOT_ITS_OWN: Final = {  # tables that do not stand for what an engine runs in a 
         "nvfp4",
     ),  # timed with a cast of the rows, which the engine joins to the norm before: with it runs are slower
 }
-LINEARS: Final = {"sglang": "0.5.14", "vllm": "0.24.0", "trtllm": "1.3.0rc20"}
 PRODUCTS: Final = {
+    "a100-sxm-80gb": (
+        *_products("bf16", versions=ON_A100),
+        *_products("int8", "int4", versions={"trtllm": ON_A100["trtllm"]}),  # weights alone, which kernels widen
+    ),
     "h100-sxm-80gb": _products("bf16", "fp8", "fp8_block"),
     "h200-sxm-141gb": _products("bf16", "fp8", "fp8_block"),
     "b200": _products("bf16", "fp8", "fp8_block", "nvfp4"),
+    "l40s": _products("bf16", "fp8", versions=ON_CARDS, least_bytes=BEYOND_CACHES),
+    "rtx-pro-6000-server": _products("bf16", "fp8", "nvfp4", versions=ON_CARDS, least_bytes=BEYOND_CACHES),
 }
 
 

@@ -19,6 +19,7 @@ from perfmodel.count.serving.sparse import KeyChoice, SparseAttention
 from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.evidence.spread import with_numbers
 from perfmodel.spec.fields import Numeric, anywhere
+from perfmodel.spec.machines.coefficients import MatmulCoefficients
 from perfmodel.spec.precision import number_format
 from perfmodel.spec.serving.profile import ServedKernel, SmallAllReduce
 from perfmodel.spec.serving.setup import ServingSetup
@@ -261,8 +262,9 @@ def product_time_s(product: ServedProduct, setup: ServingSetup) -> tuple[Numeric
     L = bytes of weights and rows * (1 + k0/k) / (e*M) bounds few rows, whatever their number: a column's weights, of k numbers,
     cost k0 more to begin, and are a chain of c*k at least: (L^q + (c*k)^q)^(1/q) then stands for L. C and p are those of the
     GPU's products with many rows (timing/kernels.py), of experts without what padding to whole tiles costs, as they have narrow
-    tiles. Weights in fewer bits than operands are read as what they are. Of a product that runs beside others a is hidden: what
-    both read they share the memory for. m choices of experts, which every GPU goes through, are more than 0 of experts alone.
+    tiles, and so have products with fewer rows than a tile. Weights in fewer bits than operands are read as what they are. Of a
+    product that runs beside others a is hidden: what both read they share the memory for. m choices of experts, which every GPU
+    goes through, are more than 0 of experts alone.
     """
     gpu, of_experts, small = setup.cluster.gpu, product.role in EXPERT_PRODUCTS, product_kernel(product, setup)
     ratio = product.read_bytes / matmul_bytes(product)
@@ -275,7 +277,7 @@ def product_time_s(product: ServedProduct, setup: ServingSetup) -> tuple[Numeric
     known = with_numbers(
         large,
         {
-            "efficiency": large.efficiency * small.computing,
+            "efficiency": large.efficiency * small.computing * (1.0 if of_experts else _of_narrow_tiles(product, large)),
             "fixed_s": fixed_s,
             "memory_efficiency": reading / ratio,
             "cached_share": 0.0,
@@ -287,6 +289,15 @@ def product_time_s(product: ServedProduct, setup: ServingSetup) -> tuple[Numeric
     read_s = product.read_bytes / (reading * gpu.memory_bandwidth_bytes_per_s)
     more_s = small.each_s * product.batch + small.choice_s * product.choices
     return seconds + more_s, (seconds - fixed_s) > SIMILAR * read_s
+
+
+def _of_narrow_tiles(product: ServedProduct, large: MatmulCoefficients) -> Numeric:
+    """How much less than the smallest tile, of T rows, is computed of fewer rows m: 1 + z*(T/m - 1), z the share of padding.
+
+    Kernels for few rows take them as the narrow side of an instruction, of 8 and more.
+    """
+    fewest = min(tile.rows for tile in large.tiles)
+    return 1.0 + large.padding_weight * np.maximum(fewest / np.maximum(product.rows, 1.0) - 1.0, 0.0)
 
 
 def product_kernel(product: ServedProduct, setup: ServingSetup) -> ServedKernel:

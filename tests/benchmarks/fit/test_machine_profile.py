@@ -307,6 +307,9 @@ def test_a_profile_of_a_machine_that_is_very_busy_can_still_be_read() -> None:
         ),
         *(("NVIDIA GH200 480GB", "gh200-96gb"), ("NVIDIA GB200", "gb200"), ("NVIDIA B200", "b200"), ("NVIDIA H20", "h20")),
         *(("NVIDIA L40S", "l40s"), ("NVIDIA GeForce RTX 4090", "rtx-4090"), ("NVIDIA GB300", "gb300")),
+        *(("Tesla V100-SXM2-16GB", "v100-sxm2-16gb"), ("Tesla V100-SXM2-32GB", "v100-sxm2-32gb"), ("NVIDIA L4", "l4")),
+        *(("Tesla T4", "t4"), ("NVIDIA A10G", "a10g"), ("NVIDIA A40", "a40"), ("NVIDIA RTX A6000", "rtx-a6000")),
+        ("NVIDIA RTX 6000 Ada Generation", "rtx-6000-ada"),
     ],
 )
 def test_a_machine_has_the_datasheet_of_its_own_chip(device: str, preset: str) -> None:
@@ -314,7 +317,7 @@ def test_a_machine_has_the_datasheet_of_its_own_chip(device: str, preset: str) -
     assert gpu_like(device) == preset
 
 
-@pytest.mark.parametrize("device", ["Tesla V100-SXM2-16GB", "NVIDIA L4", "NVIDIA GeForce RTX 3060", "a GPU"])
+@pytest.mark.parametrize("device", ["Tesla P100-PCIE-16GB", "NVIDIA A10", "NVIDIA GeForce RTX 3060", "a GPU"])
 def test_a_gpu_without_a_datasheet_is_refused(device: str) -> None:
     """Its rates are not guessed."""
     with pytest.raises(InputError, match="has no datasheet here; known: "):

@@ -14,6 +14,7 @@ from perfmodel.benchmarks.fit.served.tables import NOT_ITS_OWN, PRODUCTS, Produc
 from perfmodel.count.serving.forward_pass import ServedProduct
 from perfmodel.exchange.presets import DATA
 from perfmodel.exchange.questions.serving.served_models import serving_profile
+from perfmodel.exchange.syntax.documents import read_mapping
 from perfmodel.timing.serving.forward_pass import product_time_s
 
 GPU = "h100-sxm-80gb"
@@ -98,6 +99,15 @@ def test_rows_of_sizes_that_are_not_served_play_no_part() -> None:
     assert products.chosen_rows(rows).to_numpy().tolist() == [[1, 512, 512]]
 
 
+def test_matrices_that_a_cache_keeps_between_runs_play_no_part() -> None:
+    """Those of a card with 96 MB of cache are read faster than its memory is."""
+    rows = pd.DataFrame([(1, 4096, 3906), (1, 4096, 3907)], columns=["m", "n", "k"])
+    assert products.chosen_rows(rows, 16e6).to_numpy().tolist() == [[1, 4096, 3907]]
+    of_cards = {table.least_bytes for gpu in ("l40s", "rtx-pro-6000-server") for table in PRODUCTS[gpu]}
+    assert of_cards == {32e6}
+    assert {table.least_bytes for table in PRODUCTS["b200"]} == {0.0}
+
+
 def test_a_law_says_what_arithmetic_takes_in_any_engine() -> None:
     """With the numbers of the fit, under the family of the engine; no other line of a file changes."""
     text = (DATA / "serving" / f"{GPU}.yaml").read_text(encoding="utf-8")
@@ -114,6 +124,9 @@ def test_every_law_of_products_that_is_shipped_has_its_table() -> None:
     for gpu, tables in PRODUCTS.items():
         profile = serving_profile(gpu)
         laws = [f"{table.family}-{products.products_setup(gpu, table).weights.law}" for table in tables]
-        assert sorted(laws) == sorted(name for name in profile.small_products if "-" in name)
+        shipped = read_mapping(DATA / "serving" / f"{gpu}.yaml")["small_products"]
+        assert sorted(laws) == sorted(name for name in shipped if "-" in name)
         assert all(table.precision not in NOT_ITS_OWN.get(table.family, ()) for table in tables)
-        assert {profile.product_law("fp8", family) for family in ("trtllm", "sglang", "hf")} == {"fp8", "sglang-fp8"}
+        for family in ("trtllm", "sglang", "hf"):
+            own = f"{family}-fp8"
+            assert profile.product_law("fp8", family) == (own if own in profile.small_products else "fp8")

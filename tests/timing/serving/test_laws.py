@@ -66,6 +66,20 @@ def test_a_product_of_one_row_takes_what_its_weights_take_to_read(precision: str
     )
 
 
+@pytest.mark.parametrize("rows", [1, 7, 16, 63])
+def test_fewer_rows_than_a_tile_has_are_not_padded_to_it(rows: int) -> None:
+    """Where the memory is no bound a row takes one of 64, of the smallest tile; of 65 rows whole tiles are computed."""
+    setup = serving_setup("llama-3.1-8b", gpu="a100-sxm-80gb", precision="int4")
+    endless = with_numbers(setup.cluster.gpu, {"memory_bandwidth_bytes_per_s": 1e30})
+    setup = replace(setup, cluster=replace(setup.cluster, gpu=endless))
+    setup = with_small(setup, "int4", fixed_s=0.0, each_s=0.0, inner_s=0.0)
+    few, tile, more = (
+        float(product_time_s(replace(fc1(setup), rows=number), setup)[0]) for number in (float(rows), 64.0, 65.0)
+    )
+    assert few == pytest.approx(tile * rows / 64, rel=1e-4)
+    assert more > 1.4 * tile
+
+
 def test_several_matrices_are_started_one_by_one_where_a_library_has_them_so() -> None:
     """each_s for each of them."""
     setup = serving_setup("llama-3.1-8b", gpu="h100-sxm-80gb")
