@@ -18,14 +18,14 @@ from perfmodel.count.serving.memory import (
 )
 from perfmodel.errors import InputError
 from perfmodel.frames import Tabular
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.serving.intervals import value_uncertainty
 from perfmodel.serving.law import ServedLoad, most_running, served_load
 from perfmodel.spec.axes import TENSOR
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.precision import number_format
-from perfmodel.spec.serving.evidence import ServingEvidence, model_class
-from perfmodel.spec.serving.loads import CLOSED, E2E, TOKENS, TPOT, TTFT
+from perfmodel.spec.serving.evidence import FEW_CLIENTS, ServingEvidence, model_class
+from perfmodel.spec.serving.loads import CLOSED, E2E, OFFLINE, TOKENS, TPOT, TTFT
 from perfmodel.spec.serving.setup import Request, ServingSetup
 from perfmodel.timing.serving.forward_pass import PARTS
 from perfmodel.units import gpus_text
@@ -199,7 +199,10 @@ def serving_forecast(
     intervals = {}
     for metric, value in ((TTFT, load.ttft_s), (TPOT, load.tpot_s), (E2E, load.e2e_s), (TOKENS, load.tokens_per_s)):
         of_evidence = E2E if metric == TOKENS else metric  # of a closed loop, one is the inverse of the other
-        lack = evidence.discrepancy(of_evidence, models, CLOSED)
+        some, full = (evidence.discrepancy(of_evidence, models, kind) for kind in (CLOSED, OFFLINE))
+        few = evidence.discrepancy(of_evidence, models, CLOSED, FEW_CLIENTS)
+        running = np.where(shown <= FEW_CLIENTS, few.half_width, some.half_width)
+        lack = replace(some, half_width=np.where(shown < most, running, full.half_width))
         found = value_uncertainty(setup, load, value, metric, lack)
         intervals[metric] = (found.low_s, found.high_s)
     return ServingForecast(

@@ -14,7 +14,7 @@ from perfmodel.evidence.widths import (
     widths_without_each,
 )
 from perfmodel.spec.serving.evidence import ServingEvidence, cell_name
-from perfmodel.spec.serving.loads import CLOSED, E2E, MEMORY, OFFLINE, SINGLE, STATIC, TOKENS, TPOT, TTFT
+from perfmodel.spec.serving.loads import CLOSED, E2E, MEMORY, OFFLINE, POISSON, SATURATED, SINGLE, STATIC, TOKENS, TPOT, TTFT
 
 DENSE, EXPERTS = "passes/dense/server", "passes/experts/server"
 
@@ -99,10 +99,15 @@ def test_widths_of_others_hold_nothing_of_a_publication() -> None:
 
 def test_times_of_passes_and_rates_share_a_cell() -> None:
     """First tokens wait in queues, memory is no time; servers batch otherwise than batches that end together."""
-    passes = {cell_name(metric, "dense", load) for metric in (TPOT, E2E, TOKENS) for load in (CLOSED, OFFLINE)}
+    passes = {cell_name(metric, "dense", load) for metric in (TPOT, E2E, TOKENS) for load in (CLOSED, SATURATED)}
     assert passes == {DENSE}
+    assert {cell_name(TOKENS, "dense", load) for load in (OFFLINE, POISSON)} == {"passes/dense/full"}
     assert {cell_name(E2E, "dense", load) for load in (STATIC, SINGLE)} == {"passes/dense/batch"}
-    assert cell_name(TTFT, "dense", CLOSED) == "ttft_s/dense/server"
+    assert cell_name(TTFT, "dense", CLOSED) == cell_name(TTFT, "dense", CLOSED, 5.0) == "ttft_s/dense/server"
+    assert cell_name(TTFT, "dense", CLOSED, 4.0) == "ttft_s/dense/few"
+    assert cell_name(TTFT, "dense", SINGLE) == cell_name(TTFT, "dense", STATIC, 1.0) == "ttft_s/dense/few"
+    assert cell_name(TTFT, "dense", STATIC, 16.0) == "ttft_s/dense/batch"
+    assert cell_name(TPOT, "dense", CLOSED, 1.0) == DENSE
     assert cell_name(MEMORY, "dense", SINGLE) == "peak_memory_gib/dense/batch"
 
 

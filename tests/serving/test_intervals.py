@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from perfmodel.count.serving.forward_pass import ForwardPass
 from perfmodel.exchange.questions.serving.served_models import serving_setup
+from perfmodel.serving.forecast import serving_forecast
 from perfmodel.serving.intervals import part_spreads, value_uncertainty
 from perfmodel.serving.law import served_load, static_batch
 from perfmodel.spec.evidence.run_evidence import Discrepancy
 from perfmodel.spec.evidence.spread import with_numbers
+from perfmodel.spec.serving.evidence import ServingEvidence
 from perfmodel.spec.serving.loads import E2E, TOKENS, TTFT
 from perfmodel.spec.serving.setup import Request, ServingSetup
 from perfmodel.timing.serving.forward_pass import pass_time
@@ -147,3 +150,15 @@ def test_what_no_server_takes_is_not_counted() -> None:
         known = value_uncertainty(server, load, load.e2e_s, E2E, NO_DISCREPANCY)
         doors = {path.rpartition(".")[2] for path in known.half_widths_s} & {"request_s", "token_s", "admission_s"}
         assert doors == names
+
+
+def test_a_full_server_is_as_sure_as_full_servers_were() -> None:
+    """From as many clients on as its memory holds: how many run at once is then a matter of it."""
+    cells = {"passes/dense/server": (0.1, 9, 2), "passes/dense/full": (0.4, 9, 2), "ttft_s/any/any": (0.3, 9, 2)}
+    evidence = ServingEvidence(name="known", cells=cells)
+    found = serving_forecast(setup("bf16"), Request(input_tokens=2000, output_tokens=500), (1, 8), evidence=evidence)
+    most, (low, high) = found.most_running, found.intervals[E2E]
+    widths = np.log(np.asarray(high) / np.asarray(low)) / 2.0
+    assert np.asarray(found.load.concurrency).tolist() == [1, 8, most]
+    assert np.all(widths[:2] < 0.25)
+    assert widths[2] > 0.4

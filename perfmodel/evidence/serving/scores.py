@@ -18,10 +18,9 @@ from perfmodel.serving.intervals import value_uncertainty
 from perfmodel.serving.law import ServedLoad
 from perfmodel.serving.measurements import Workload, measured_value, workload_load
 from perfmodel.spec.evidence.run_evidence import Discrepancy
-from perfmodel.spec.serving.evidence import ServingEvidence, cell_name, model_class
+from perfmodel.spec.serving.evidence import FEW_CLIENTS, ServingEvidence, cell_name, model_class
 from perfmodel.spec.serving.loads import CLOSED, E2E, OFFLINE, RATES, TPOT, TTFT
 
-FEW_CLIENTS: Final = 4.0  # at most: TTFT is then hardly a matter of queues
 GROUPS: Final = ("engine", "gpu")
 SERIES: Final = ("engine", "gpu", "model")  # rows of one publication that share these err alike
 
@@ -51,7 +50,12 @@ class ServingComparison:
     @property
     def cell(self) -> str:
         """The cell of its discrepancy."""
-        return cell_name(self.metric, self.models, self.measured.labels["load"])
+        return cell_name(self.metric, self.models, self.measured.labels["load"], self.clients)
+
+    @property
+    def clients(self) -> float | None:
+        """Of all replicas together, where they are stated."""
+        return None if self.measured.workload is None else self.measured.workload.concurrency
 
     @property
     def publication(self) -> str:
@@ -133,7 +137,7 @@ def _compared(
         return replace(plain, measured=replace(row, workload=None, reason=reason))
     found = value_uncertainty(work.setup, load, predicted, metric, Discrepancy())
     widths = (float(np.log(predicted / found.low_s)), float(np.log(found.high_s / predicted)))
-    lack = evidence.discrepancy(metric, plain.models, row.labels["load"])
+    lack = evidence.discrepancy(metric, plain.models, row.labels["load"], plain.clients)
     return replace(plain, predicted=predicted, known_widths=widths).with_discrepancy(float(lack.half_width))
 
 
@@ -157,8 +161,7 @@ def _counted(reasons: Iterator[str] | Sequence[str]) -> dict[str, int]:
 def _question(each: ServingComparison) -> Iterator[str]:
     """What a comparison is counted to: its metric, and what is asked most often of it apart."""
     yield f"{each.metric}/{each.models}"
-    work = each.measured.workload
-    if each.metric == TTFT and work is not None and work.concurrency is not None and work.concurrency <= FEW_CLIENTS:
+    if each.metric == TTFT and each.clients is not None and each.clients <= FEW_CLIENTS:
         yield f"{each.metric}, 1-{FEW_CLIENTS:g} clients/{each.models}"
     if each.metric == E2E and each.measured.labels["load"] == CLOSED:
         yield f"{each.metric}, closed loops/{each.models}"
@@ -226,5 +229,5 @@ def without_own_source(comparisons: Sequence[ServingComparison]) -> list[Serving
 def _with_evidence(comparison: ServingComparison, evidence: ServingEvidence | None) -> ServingComparison:
     if evidence is None or not evidence.cells:
         return comparison
-    lack = evidence.discrepancy(comparison.metric, comparison.models, comparison.measured.labels["load"])
+    lack = evidence.discrepancy(comparison.metric, comparison.models, comparison.measured.labels["load"], comparison.clients)
     return comparison.with_discrepancy(float(lack.half_width))

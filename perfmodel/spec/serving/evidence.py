@@ -8,12 +8,16 @@ from typing import Final
 from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.evidence.run_evidence import MIXTURES, Discrepancy, pooled_cell
 from perfmodel.spec.fields import Spec, grid, text
-from perfmodel.spec.serving.loads import MEMORY, SINGLE, STATIC, TTFT
+from perfmodel.spec.serving.loads import MEMORY, OFFLINE, POISSON, SINGLE, STATIC, TTFT
 
 DENSE: Final = "dense"
 PASSES: Final = "passes"
 SERVER: Final = "server"
+FULL: Final = "full"
+FEW: Final = "few"
+FEW_CLIENTS: Final = 4.0  # at most: TTFT is then hardly a matter of queues
 BATCH: Final = "batch"
+WAYS: Final = {STATIC: BATCH, SINGLE: BATCH, OFFLINE: FULL, POISSON: FULL}  # of running together, by load
 FIGURES: Final = ("half_width", "rows", "sources")
 
 
@@ -22,17 +26,21 @@ def model_class(*, has_experts: bool) -> str:
     return MIXTURES if has_experts else DENSE
 
 
-def cell_name(metric: str, models: str, load: str) -> str:
+def cell_name(metric: str, models: str, load: str, clients: float | None = None) -> str:
     """The cell of a metric of such models under a load: its kind, the models, and how requests come to run together.
 
-    All times of passes are of one kind, and rates are their inverse; first tokens wait in queues, and memory is no time.
-    Requests are batched as they come and go in a server, and all at once in a batch that starts and ends together.
+    All times of passes are of one kind, and rates are their inverse; first tokens wait in queues, but hardly those of a few
+    clients, and memory is no time. Requests are batched as they come and go in a server, and all at once in a batch that starts
+    and ends together. How many run in a full one, whose requests wait, is a matter of its memory.
 
-    >>> cell_name("tpot_s", "dense", "closed"), cell_name("ttft_s", "experts", "single")
-    ('passes/dense/server', 'ttft_s/experts/batch')
+    >>> cell_name("tpot_s", "dense", "closed"), cell_name("tpot_s", "experts", "single"), cell_name("tpot_s", "dense", "offline")
+    ('passes/dense/server', 'passes/experts/batch', 'passes/dense/full')
+    >>> cell_name("ttft_s", "dense", "closed", 4), cell_name("ttft_s", "dense", "closed", 5)
+    ('ttft_s/dense/few', 'ttft_s/dense/server')
     """
-    kind = metric if metric in (TTFT, MEMORY) else PASSES
-    return f"{kind}/{models}/{BATCH if load in (STATIC, SINGLE) else SERVER}"
+    kind, way = metric if metric in (TTFT, MEMORY) else PASSES, WAYS.get(load, SERVER)
+    is_few = load == SINGLE or (clients is not None and clients <= FEW_CLIENTS)
+    return f"{kind}/{models}/{FEW if kind == TTFT and is_few else way}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -42,9 +50,9 @@ class ServingEvidence(Spec):
     name: str = text()
     cells: Mapping[str, tuple[float, ...]] = grid(*FIGURES)
 
-    def discrepancy(self, metric: str, models: str, load: str) -> Discrepancy:
+    def discrepancy(self, metric: str, models: str, load: str, clients: float | None = None) -> Discrepancy:
         """That of a cell; where it is not known, of its kind, then of times of passes; else none."""
-        cell = cell_name(metric, models, load)
+        cell = cell_name(metric, models, load, clients)
         wider = (cell, pooled_cell(cell), pooled_cell(PASSES))
         found = next((name for name in wider if name in self.cells), wider[1])
         half_width, rows, sources = self.cells.get(found, (0.0, 0.0, 0.0))
