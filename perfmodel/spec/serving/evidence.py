@@ -33,8 +33,8 @@ def cell_name(metric: str, models: str, load: str, clients: float | None = None)
     clients, and memory is no time. Requests are batched as they come and go in a server, and all at once in a batch that starts
     and ends together. How many run in a full one, whose requests wait, is a matter of its memory.
 
-    >>> cell_name("tpot_s", "dense", "closed"), cell_name("tpot_s", "experts", "single"), cell_name("tpot_s", "dense", "offline")
-    ('passes/dense/server', 'passes/experts/batch', 'passes/dense/full')
+    >>> [cell_name("tpot_s", "dense", load) for load in ("closed", "single", "offline")]
+    ['passes/dense/server', 'passes/dense/batch', 'passes/dense/full']
     >>> cell_name("ttft_s", "dense", "closed", 4), cell_name("ttft_s", "dense", "closed", 5)
     ('ttft_s/dense/few', 'ttft_s/dense/server')
     """
