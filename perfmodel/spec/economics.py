@@ -39,10 +39,10 @@ class Economics(Spec):
     carbon_kg_per_kwh: Numeric = number("kg_per_kwh", maximum=10)  # of the grid
     failures_per_gpu_hour: Numeric = number("per_hour", maximum=1e6)  # interruptions that nobody planned
     checkpoint_bytes_per_parameter: Numeric = number("bytes", above=0)
-    checkpoint_write_bytes_per_s_per_gpu: Numeric = number("bytes_per_s", above=0)
-    checkpoint_read_bytes_per_s_per_gpu: Numeric = number("bytes_per_s", above=0)
-    storage_write_bytes_per_s: Numeric | None = number("bytes_per_s", above=0, optional=True, default=None)  # all of it
-    storage_read_bytes_per_s: Numeric | None = number("bytes_per_s", above=0, optional=True, default=None)
+    checkpoint_write_bytes_per_s_per_gpu: Numeric = number("bytes_per_s", minimum=1)
+    checkpoint_read_bytes_per_s_per_gpu: Numeric = number("bytes_per_s", minimum=1)
+    storage_write_bytes_per_s: Numeric | None = number("bytes_per_s", minimum=1, optional=True, default=None)  # all of it
+    storage_read_bytes_per_s: Numeric | None = number("bytes_per_s", minimum=1, optional=True, default=None)
     checkpoint_stall_share: Numeric = number("ratio", maximum=1)
     checkpoint_interval_s: Numeric | None = number("s", above=0, optional=True, default=None)
     least_checkpoint_interval_s: Numeric = number("s", default=0.0)

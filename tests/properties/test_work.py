@@ -56,15 +56,17 @@ def of_layout(given: Setup, **numbers: Any) -> Setup:
 @examples(25)
 @given(drawn=runs())
 def test_more_layers_never_take_less_time_or_memory(drawn: DrawnRun) -> None:
-    """Whatever kinds of layers they are, wherever they lie; as many on every piece of a pipeline.
+    """Whatever kinds of layers they are, wherever they lie; whole periods, as many on every piece of a pipeline.
 
-    Where they do not divide, the ends hold fewer of them beside the vocabulary, which may be what took longest or most. The
-    mean layer of a fine-tuning, two of which are gathered at a time, has its share of the last norm: less of it in a deeper
-    model.
+    Where they do not divide, the ends hold fewer of them beside the vocabulary, which may be what took longest or most; and
+    where those that take longest come once in a period, a deeper model may spread them over more stages than a shallow one. The
+    mean layer of a fine-tuning, two of which are gathered at a time, is that of a whole period, and has its share of the last
+    norm: less of it in a deeper model.
     """
     setup = beside_a_ready_host(drawn.setup)
     pieces = int(setup.layout.pipeline_parallel * setup.layout.virtual_pipeline)
-    least = pieces if pieces > 1 else setup.model.layers
+    period = max(len(setup.model.layer_pattern), 1)
+    least = pieces * period if pieces > 1 else setup.model.layers // period * period or period
     deeper = replace(setup, model=with_numbers(setup.model, {"layers": least * TIMES}))
     assume(np.all(may_exist(deeper)))
     assert never_falls(seconds_of(deeper), len(TIMES))

@@ -135,7 +135,7 @@ class _Ranks:
 
 def _ranks(cells: Mapping[str, str]) -> _Ranks:
     """How a model lies on the GPUs of a row, as its columns say and its notes do of the experts."""
-    gpus, replicas = _number(cells, "gpus") or 1.0, max(int(_number(cells, "data_parallel_attention") or 1), 1)
+    gpus, replicas = _gpus(cells), max(int(_number(cells, "data_parallel_attention") or 1), 1)
     tensor = int(_number(cells, "tensor_parallel") or 0) or int(gpus)
     spread = EXPERTS.search(cells["notes"])
     expert_tensor, experts = (int(number) for number in spread.groups()) if spread else (tensor, 1)
@@ -148,6 +148,13 @@ def _ranks(cells: Mapping[str, str]) -> _Ranks:
     if tensor % replicas:  # a table may state what one replica of attention is split over
         tensor *= replicas
     return _Ranks(gpus=gpus, tensor=tensor, replicas=replicas, experts=experts if expert_tensor * experts == tensor else 1)
+
+
+def _gpus(cells: Mapping[str, str]) -> float:
+    gpus = _number(cells, "gpus") or 1.0
+    if gpus < 1.0:
+        raise InputError(f"{shown(cells['gpus'])} is not at least 1", key="gpus")
+    return gpus
 
 
 @lru_cache(maxsize=4096)

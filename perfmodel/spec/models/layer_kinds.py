@@ -90,10 +90,8 @@ def check_pattern(
     Errors: InputError.
     """
     named = {"first_layers": first, "layer_pattern": pattern, "multi_token_kinds": further}
-    if kinds is None:
-        for key, names in named.items():
-            if names:
-                raise InputError("names kinds of layers, but layer_kinds describes none", key=key)
+    if not kinds:
+        _check_without_kinds(kinds, named)
         return
     if not pattern and len(kinds) > 1:
         raise InputError(f"missing; in which order do layers of {', '.join(kinds)} follow each other?", key="layer_pattern")
@@ -104,6 +102,14 @@ def check_pattern(
     for name in kinds:
         if pattern and name not in (*first, *pattern, *further):
             raise InputError("no layer is of this kind: layer_pattern does not name it", key=f"layer_kinds.{name}")
+
+
+def _check_without_kinds(kinds: Mapping[str, LayerKind] | None, named: Mapping[str, Sequence[str]]) -> None:
+    if kinds is not None:
+        raise InputError("describes no kind of layer; leave it out where layers are all alike", key="layer_kinds")
+    for key, names in named.items():
+        if names:
+            raise InputError("names kinds of layers, but layer_kinds describes none", key=key)
 
 
 def layers_before(pattern: Sequence[str], kind: str, layers: Numeric, first: Sequence[str] = ()) -> Numeric:
