@@ -23,7 +23,8 @@ from perfmodel.spec.machines.hardware import Gpu
 from perfmodel.spec.serving.formats import WIDE, WIDE_BYTES, cache_format
 from perfmodel.spec.serving.profile import MOST_CACHED, CachedKernel, ServedKernel, ServingProfile, StreamedKernel
 from perfmodel.spec.serving.setup import ServingSetup
-from perfmodel.timing.serving.forward_pass import cached_attention_time_s, product_time_s, small_kernel_time_s
+from perfmodel.timing.serving.forward_pass import cached_attention_time_s, small_kernel_time_s
+from perfmodel.timing.serving.products import product_time_s
 
 KINDS: Final = ("few_rows", "cached", "served", "host")
 CACHE: Final = cache_format(WIDE)

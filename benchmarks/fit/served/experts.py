@@ -2,7 +2,7 @@
 
 A row holds the two products of every expert, and what runs around them: choosing, moving tokens there and back, the function
 between them. The latter is what a forecast counts of it (count/serving/forward_pass.py), and only the products are fitted.
-Their law is that of the forecast, too (timing/serving/forward_pass.py, product_time_s).
+Their law is that of the forecast, too (timing/serving/products.py, product_time_s).
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from perfmodel.spec.models.layer_parts import described
 from perfmodel.spec.serving.profile import OF_FAMILY, ServedKernel
 from perfmodel.spec.serving.setup import ServingSetup
 from perfmodel.timing.kernel_times import stacked
-from perfmodel.timing.serving.forward_pass import SIZES, operator_time_s, product_time_s
+from perfmodel.timing.serving.forward_pass import operator_time_s
+from perfmodel.timing.serving.products import SIZES, product_time_s
 
 MODEL: Final = "mixtral-8x7b"  # gated experts and nothing beside them; the sizes are those of rows
 AROUND: Final = (Role.PERMUTE, Role.EXPERT_ACTIVATION)

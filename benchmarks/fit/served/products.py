@@ -1,6 +1,6 @@
 """Fits products of weights with few rows, as an engine's own kernels have them, from the package's gemm tables.
 
-The law is that of the forecast (timing/serving/forward_pass.py, product_time_s): a start, reading, a chain over the inner size.
+The law is that of the forecast (timing/serving/products.py, product_time_s): a start, reading, a chain over the inner size.
 What arithmetic takes of many rows is that of any engine.
 """
 
@@ -19,7 +19,7 @@ from perfmodel.exchange.questions.serving.served_models import serving_setup
 from perfmodel.light_dataclass import replace
 from perfmodel.spec.serving.profile import OF_FAMILY, ServedKernel
 from perfmodel.spec.serving.setup import ServingSetup
-from perfmodel.timing.serving.forward_pass import product_time_s
+from perfmodel.timing.serving.products import product_time_s
 
 MODEL: Final = "llama-3.1-8b"  # only the formats of its weights count
 MOST_ROWS: Final = 64

@@ -15,13 +15,8 @@ from perfmodel.spec.serving.setup import ServingSetup
 from perfmodel.timing.collectives import collective_time_s
 from perfmodel.timing.confidence import confidence, least_sure
 from perfmodel.timing.ledger import collective_confidence
-from perfmodel.timing.serving.forward_pass import (
-    message_time_s,
-    operator_time_s,
-    product_kernel,
-    product_time_s,
-    small_all_reduce,
-)
+from perfmodel.timing.serving.forward_pass import message_time_s, operator_time_s, small_all_reduce
+from perfmodel.timing.serving.products import product_kernel, product_time_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

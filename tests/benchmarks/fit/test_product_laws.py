@@ -15,7 +15,7 @@ from perfmodel.count.serving.forward_pass import ServedProduct
 from perfmodel.exchange.presets import DATA
 from perfmodel.exchange.questions.serving.served_models import serving_profile
 from perfmodel.exchange.syntax.documents import read_mapping
-from perfmodel.timing.serving.forward_pass import product_time_s
+from perfmodel.timing.serving.products import product_time_s
 
 GPU = "h100-sxm-80gb"
 TABLE = ProductTable(family="sglang", version="0.5.14", precision="fp8", number="fp8")

@@ -19,7 +19,7 @@ from perfmodel.errors import InputError
 from perfmodel.exchange.presets import DATA
 from perfmodel.exchange.questions.serving.served_models import serving_profile, serving_setup
 from perfmodel.light_dataclass import replace
-from perfmodel.timing.serving.forward_pass import product_time_s
+from perfmodel.timing.serving.products import product_time_s
 
 GPU = "h100-sxm-80gb"
 TRUTH = {

@@ -23,11 +23,11 @@ from perfmodel.timing.serving.forward_pass import (
     operator_time_s,
     pass_time,
     pass_times,
-    product_time_s,
     prompt_attention_time_s,
     small_kernel_time_s,
     streamed,
 )
+from perfmodel.timing.serving.products import product_time_s
 
 
 def llama(**settings: Any) -> ServingSetup:

@@ -26,11 +26,11 @@ from perfmodel.timing.serving.forward_pass import (
     cached_attention_time_s,
     message_time_s,
     pass_time,
-    product_time_s,
     scan_time_s,
     small_all_reduce,
     small_kernel_time_s,
 )
+from perfmodel.timing.serving.products import product_time_s
 from perfmodel.timing.serving.served_operators import served_confidence
 
 ONE = ForwardPass(sequences=1, context=1)
