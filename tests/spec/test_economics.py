@@ -33,7 +33,7 @@ RUN: dict[str, Any] = {
         ({"busy_power_share": 1.5}, "busy_power_share", "must be at most 1"),
         ({"idle_power_share": 0.9}, "idle_power_share", "0.9 is more than the 0.76 of busy_power_share"),
         ({"checkpoint_bytes_per_parameter": 0.0}, "checkpoint_bytes_per_parameter", "must be greater than 0"),
-        ({"checkpoint_write_bytes_per_s_per_gpu": 0.0}, "checkpoint_write_bytes_per_s_per_gpu", "must be greater than 0"),
+        ({"checkpoint_write_bytes_per_s_per_gpu": 0.0}, "checkpoint_write_bytes_per_s_per_gpu", "must be at least 1"),
         ({"checkpoint_stall_share": 1.1}, "checkpoint_stall_share", "must be at most 1"),
         ({"checkpoint_interval_s": 0.0}, "checkpoint_interval_s", "must be greater than 0"),
         ({"start_up_s": float("inf")}, "start_up_s", "is not finite"),
