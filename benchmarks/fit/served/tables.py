@@ -129,6 +129,7 @@ EXPERTS: Final = {
         _sglang("0.5.14", _BACKEND, "nvfp4", "nvfp4"),
         _sglang("0.5.14", _BACKEND, "bf16", "bfloat16"),
         _vllm("0.24.0", "vllm_fp8moe_flashinfer_trtllm_trtllmfp8expertsmonolithic", "fp8_block", "fp8_block"),
+        _vllm("0.19.0", "vllm_fused_moe", "fp8_block", "fp8_block", library="triton"),
         _vllm("0.19.0", "vllm_fused_moe", "fp8", "fp8"),
         _vllm("0.19.0", "vllm_fused_moe", "bf16", "bfloat16"),
         _vllm("0.19.0", "vllm_flashinfer_trtllm_moe_fp4", "nvfp4", "nvfp4"),

@@ -139,6 +139,8 @@ def _ranks(cells: Mapping[str, str]) -> _Ranks:
     tensor = int(_number(cells, "tensor_parallel") or 0) or int(gpus)
     spread = EXPERTS.search(cells["notes"])
     expert_tensor, experts = (int(number) for number in spread.groups()) if spread else (tensor, 1)
+    if any(_fits(each["where"], cells) for each in _words()["spread_experts"]):
+        expert_tensor, experts = 1, tensor
     side = isqrt(int(gpus))
     if _fits(_words()["counted_twice"]["where"], cells) and side > 1 and gpus == side**2 == expert_tensor * experts:
         if expert_tensor == experts:

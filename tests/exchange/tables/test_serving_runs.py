@@ -190,6 +190,26 @@ def test_another_source_may_split_experts_both_ways(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("gpu", "version", "expected"),
+    [
+        ("b200-sxm-180gb", "0.17.0", (4, 1, 4, "triton")),
+        ("b200-sxm-180gb", "0.19.0", (4, 1, 1, "")),
+        ("h200-sxm-141gb", "0.18.0", (4, 1, 4, "")),
+        ("h200-sxm-141gb", "0.16.0", (4, 1, 1, "")),
+    ],
+)
+def test_what_a_script_starts_stands_above_what_its_row_says(
+    gpu: str, version: str, expected: tuple[int, int, int, str], tmp_path: Path
+) -> None:
+    """MiniMax-M2.5 in vLLM with its experts whole where a script says so whatever is asked; in Triton where others are off."""
+    cells: dict[str, Any] = {"engine": "vllm", "engine_version": version, "model": "MiniMaxAI/MiniMax-M2.5", "weights": "fp8"}
+    row = {**cells, "source": "InferenceX", "gpu": gpu, "gpus": 4, "tensor_parallel": 4, "notes": "moe_tp 4 moe_ep 1"}
+    found = workload(tmp_path, **row).setup
+    kernels = "triton" if found.engine.expert_kernels == "triton" else ""
+    assert (found.tensor_parallel, found.attention_replicas, found.expert_parallel, kernels) == expected
+
+
+@pytest.mark.parametrize(
     ("date", "version", "is_scored"),
     [("2026-01-14", "1.1.0rc2.post2", False), ("2025-12-15", "1.1.0rc2.post2", True), ("2026-01-14", "1.2.0rc6.post2", True)],
 )
