@@ -34,6 +34,7 @@ from perfmodel.spec.serving.setup import Request, ServingSetup
 from perfmodel.timing.uncertainty import Estimate
 
 CONCURRENCIES: Final = 192  # looked at for each replica, 4 % apart or less
+SURE: Final = 0.99  # odds beyond it tell no two options apart
 ALMOST_SURE: Final = 1.0 - 1e-9
 Lack = Literal["support", "memory", "ttft", "tpot", "gpus"]
 
@@ -161,7 +162,10 @@ class ServerPlan:
 def server_plan(
     choices: Sequence[ServerChoice], request: Request, target: ServiceTarget, evidence: ServingEvidence
 ) -> ServerPlan:
-    """Every choice with as few replicas as keep the promise: those that do by cost and odds, and what the others lack."""
+    """Every choice with as few replicas as keep the promise, and what the others lack.
+
+    Those that keep it stand by cost, then by odds, of which over 99 % are alike, then by the time of a token.
+    """
     options, rejected = [], []
     for choice in choices:
         found = _option(choice, request, target, evidence)
@@ -169,7 +173,7 @@ def server_plan(
             options.append(found)
         else:
             rejected.append(found)
-    ranked = sorted(options, key=lambda each: (each.cost, -each.odds))
+    ranked = sorted(options, key=lambda each: (each.cost, -min(each.odds, SURE), each.tpot.median))
     return ServerPlan(target=target, request=request, options=tuple(ranked), rejected=tuple(rejected))
 
 

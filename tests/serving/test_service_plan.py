@@ -61,6 +61,18 @@ def test_one_replica_fewer_keeps_it_at_no_concurrency() -> None:
         assert float(odds) < 0.9
 
 
+def test_of_options_as_cheap_and_as_sure_the_faster_token_comes_first() -> None:
+    """Odds beyond 99 % differ by what nobody can know."""
+    options = planned(gpu="h100-sxm-80gb", precision="bf16,fp8").options
+    ranks = [(option.cost, -min(option.odds, 0.99), float(np.ravel(option.tpot.median)[0])) for option in options]
+    assert ranks == sorted(ranks)
+    ties = [rank for rank in ranks if rank[:2] == ranks[0][:2]]
+    assert len(ties) > 1
+    assert [option.odds for option in options[: len(ties)]] != sorted(
+        (option.odds for option in options[: len(ties)]), reverse=True
+    )
+
+
 def test_even_odds_take_the_medians() -> None:
     """With a confidence of one half and no limits, N = ceil(R * E(C) / C) of the fullest replica."""
     plan = planned(ttft=None, tpot=None, confidence="50%", requests_per_s=300, tensor_parallel=1, gpu="h100-sxm-80gb")
