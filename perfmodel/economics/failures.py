@@ -29,7 +29,7 @@ def calendar_s(work_s: Numeric, job: Cadence, generator: np.random.Generator, *,
     work = np.broadcast_to(np.asarray(work_s, dtype=float), (trials,))
     average = np.broadcast_to(work / time_shares(job).training, (trials,))
     failures = np.asarray(job.failures_per_s)
-    if not np.any(failures) or not np.max(average * failures) <= MOST_FAILURES:  # nor where none can be counted
+    if not np.any(failures) or np.max(average * failures) > MOST_FAILURES:
         return np.array(average)
     state = _Trials(
         work_s=work,

@@ -152,10 +152,9 @@ def daly_interval_s(*, stall_s: Numeric, failures_per_s: Numeric) -> Numeric:
     """
     ratio = np.asarray(stall_s) * failures_per_s / 2.0
     young = young_interval_s(stall_s=stall_s, failures_per_s=failures_per_s)
-    with np.errstate(divide="ignore", invalid="ignore"):  # no failures at all, and stalls longer than there are numbers for
+    with np.errstate(divide="ignore"):
         mean_s = np.true_divide(1.0, failures_per_s)
-        corrected_s = young * (1.0 + np.sqrt(ratio) / 3.0 + ratio / 9.0) - stall_s
-    return np.where(ratio < 1.0, corrected_s, mean_s)
+    return np.where(ratio < 1.0, young * (1.0 + np.sqrt(ratio) / 3.0 + ratio / 9.0) - stall_s, mean_s)
 
 
 def time_shares(job: Cadence) -> TimeShares:

@@ -16,7 +16,7 @@ from perfmodel.serving.law import served_load, static_batch
 from perfmodel.spec.evidence.run_evidence import Discrepancy
 from perfmodel.spec.evidence.spread import with_numbers
 from perfmodel.spec.serving.evidence import ServingEvidence
-from perfmodel.spec.serving.loads import E2E, TOKENS, TTFT
+from perfmodel.spec.serving.loads import E2E, TOKENS, TPOT, TTFT
 from perfmodel.spec.serving.setup import Request, ServingSetup
 from perfmodel.timing.serving.forward_pass import pass_time
 
@@ -162,3 +162,16 @@ def test_a_full_server_is_as_sure_as_full_servers_were() -> None:
     assert np.asarray(found.load.concurrency).tolist() == [1, 8, most]
     assert np.all(widths[:2] < 0.25)
     assert widths[2] > 0.4
+
+
+def test_first_tokens_of_few_clients_are_as_sure_as_theirs_were() -> None:
+    """Up to four they hardly queue; times of passes know no such difference."""
+    cells = {"ttft_s/dense/few": (0.1, 9, 2), "ttft_s/dense/server": (0.9, 9, 2), "passes/any/any": (0.2, 9, 2)}
+    evidence = ServingEvidence(name="known", cells=cells)
+    request = Request(input_tokens=2000, output_tokens=500)
+    found = serving_forecast(setup("bf16"), request, (4, 5), with_most=False, evidence=evidence)
+    few, more = np.log(np.asarray(found.intervals[TTFT][1]) / found.load.ttft_s)
+    assert few < 0.5
+    assert more >= 0.9
+    few, more = np.log(np.asarray(found.intervals[TPOT][1]) / found.load.tpot_s)
+    assert more == pytest.approx(few, rel=0.2)

@@ -50,6 +50,7 @@ def test_arrays_of_stretches_are_counted_one_by_one() -> None:
     ("changes", "key", "words"),
     [
         ({"layer_pattern": ("local",)}, "layer_pattern", "layer_kinds describes none"),
+        ({"layer_kinds": {}}, "layer_kinds", "describes no kind of layer"),
         ({"layer_kinds": KINDS}, "layer_pattern", "in which order do layers of local, global follow each other"),
         ({"layer_kinds": KINDS, "layer_pattern": ("local", "globl")}, "layer_pattern", "did you mean global?"),
         ({"layer_kinds": KINDS, "layer_pattern": ("local",)}, "layer_kinds.global", "no layer is of this kind"),

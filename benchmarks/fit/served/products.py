@@ -34,7 +34,7 @@ FREE: Final = {
 
 
 def chosen_rows(rows: pd.DataFrame, least_numbers: float = 0.0) -> pd.DataFrame:
-    """Few rows of sizes of models that are served: m, n (columns), k (inner size), seconds; of matrices as large as that."""
+    """Few rows of sizes of models that are served: m, n (columns), k (inner size), seconds; of n*k >= least_numbers."""
     served = rows.n.between(LEAST, MOST) & rows.k.between(LEAST, MOST) & (rows.n * rows.k >= least_numbers)
     return rows[served & (rows.m <= MOST_ROWS)].reset_index(drop=True)
 

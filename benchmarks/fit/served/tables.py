@@ -163,12 +163,8 @@ EXPERTS: Final = {
 
 LINEARS: Final = {"sglang": "0.5.14", "vllm": "0.24.0", "trtllm": "1.3.0rc20"}  # versions of tables, by engine
 ON_A100: Final = {"sglang": "0.5.10", "vllm": "0.14.0", "trtllm": "1.0.0"}
-
-
 ON_CARDS: Final = {family: LINEARS[family] for family in ("sglang", "vllm")}  # TensorRT-LLM's beat the memory at any size
-BEYOND_CACHES: Final = (
-    32e6  # bytes; smaller matrices are read at 1.0 to 1.5 times the memory's rate on cards with 96 MB and more
-)
+BEYOND_CACHES: Final = 32e6  # bytes: caches of 96 MB and more hand smaller matrices out at 1.0 to 1.5 times the memory's rate
 
 
 def _products(*formats: str, versions: Mapping[str, str] = LINEARS, least_bytes: float = 0.0) -> tuple[ProductTable, ...]:

@@ -153,10 +153,11 @@ def _ranks(cells: Mapping[str, str]) -> _Ranks:
 
 
 def _gpus(cells: Mapping[str, str]) -> float:
-    gpus = _number(cells, "gpus") or 1.0
-    if gpus < 1.0:
-        raise InputError(f"{shown(cells['gpus'])} is not at least 1", key="gpus")
-    return gpus
+    """Of all replicas of a row; one where it says nothing."""
+    gpus = _number(cells, "gpus")
+    if gpus is not None and gpus < 1.0:
+        raise InputError(f"{shown(cells['gpus'])} must be at least 1", key="gpus")
+    return 1.0 if gpus is None else gpus
 
 
 @lru_cache(maxsize=4096)

@@ -62,6 +62,8 @@ def test_launches_are_captured_where_nemo_recommends_it(read: Any, model: str, *
         ({"stack": "megatron-lm", "source": "arXiv:2205.05198"}, "megatron-lm-2022"),
         ({"stack": "megatron-lm", "software": "Megatron-LM 23e00ed + TE 2.11"}, "megatron-lm-2025"),
         ({"stack": "megatron-core", "software": "Megatron-Core v0.16"}, "megatron-core-2026"),
+        ({"stack": "megatron-core", "software": "Megatron-Core v0.20"}, "megatron-core-2026"),
+        ({"stack": "megatron-core", "software": "Megatron-Core v0.15"}, "megatron-lm-2025"),
         ({"stack": "megatron-core", "software": "Megatron-Core dev 2025-11, TE 2.9"}, "megatron-lm-2025"),
         ({"stack": "megatron-deepspeed"}, "megatron-deepspeed"),
         ({"stack": "internevo"}, "internevo"),

@@ -209,6 +209,12 @@ def test_what_a_script_starts_stands_above_what_its_row_says(
     assert (found.tensor_parallel, found.attention_replicas, found.expert_parallel, kernels) == expected
 
 
+@pytest.mark.parametrize("gpus", [-1, 0, 0.5])
+def test_a_row_needs_a_gpu(gpus: float, tmp_path: Path) -> None:
+    """Where it states how many there are."""
+    assert measured(tmp_path, gpus=gpus).reason == f"gpus: '{gpus}' must be at least 1"
+
+
 @pytest.mark.parametrize(
     ("date", "version", "is_scored"),
     [("2026-01-14", "1.1.0rc2.post2", False), ("2025-12-15", "1.1.0rc2.post2", True), ("2026-01-14", "1.2.0rc6.post2", True)],
