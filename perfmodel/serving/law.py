@@ -99,7 +99,7 @@ def served_load(
     cycle = mixed(((_decode_passes(setup, running, outputs, numbers), decode), (running, added)))
     host, schedule = setup.engine.host, setup.engine.schedule
     if online:
-        answers = running * outputs  # tokens of all sequences in one life of a request
+        answers = setup.cluster.host_scale * running * outputs  # tokens of all sequences in one life of a request
         cycle = streamed(cycle, host.stream_s * answers, added_s=host.answer_s * answers)
     at_the_door_s = _at_the_door_s(setup, request, online=online)
     request_s = sum(at_the_door_s.values(), start=np.float64(0.0))
@@ -147,10 +147,10 @@ def _before_the_end(
 
 def _at_the_door_s(setup: ServingSetup, request: Request, *, online: bool) -> Mapping[str, Numeric]:
     """What a request takes through the server, or within the engine alone, by numbers of the host."""
-    host = setup.engine.host
+    host, scale = setup.engine.host, setup.cluster.host_scale
     if online:
-        return {"request_s": host.request_s, "token_s": host.token_s * request.input_tokens}
-    return {"admission_s": host.admission_s}
+        return {"request_s": scale * host.request_s, "token_s": scale * host.token_s * request.input_tokens}
+    return {"admission_s": scale * host.admission_s}
 
 
 def _tpot_s(e2e_s: Numeric, ttft_s: Numeric, output_tokens: Numeric) -> Numeric:

@@ -49,6 +49,26 @@ def test_a_longer_prompt_is_longer_on_its_way_into_the_engine() -> None:
         assert later.ttft_s - plain.ttft_s == pytest.approx(seconds)
 
 
+@pytest.mark.parametrize(("online", "names"), [(True, ("request_s", "token_s")), (False, ("admission_s",))])
+def test_a_slower_cpu_takes_a_request_longer_to_let_in(online: bool, names: tuple[str, ...]) -> None:
+    """A prompt in CUDA graphs, whose launches hide, waits for nothing else of it."""
+    setup = llama()
+    slow = replace(setup, cluster=with_numbers(setup.cluster, {"host_scale": 1.5}))
+    plain, later = (served_load(each, Request(input_tokens=200, output_tokens=500), 1, online=online) for each in (setup, slow))
+    assert tuple(plain.at_the_door_s) == names
+    assert later.ttft_s - plain.ttft_s == pytest.approx(0.5 * sum(map(float, plain.at_the_door_s.values())))
+
+
+def test_answers_are_written_by_the_cpu_too() -> None:
+    """A step of one token of 8 sequences is 8 * answer_s longer, and that much more on a slower one."""
+    setup = llama()
+    host = with_numbers(setup.engine.host, {"answer_s": 1e-3})
+    setup = replace(setup, engine=with_numbers(setup.engine, {"host": host}))
+    slow = replace(setup, cluster=with_numbers(setup.cluster, {"host_scale": 1.5}))
+    plain, later = (served_load(each, REQUEST, 8).cycle.host_s for each in (setup, slow))
+    assert later - plain == pytest.approx(0.5 * 8 * 500 * 1e-3, rel=0.02)
+
+
 def test_replicas_that_wait_for_each_other_read_prompts_side_by_side() -> None:
     """Of 8 replicas each reads a prompt where one of them would; without that seven wait for one, and prompts cost more.
 

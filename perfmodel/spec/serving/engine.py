@@ -74,11 +74,12 @@ class EngineHost(Spec):
     operator_s  the same for each operator: the module around it, its views and checks
     triton_s    in its place for each operator of routed experts that Python launches, kernels of Triton as a rule
 
-    Both are those of a DGX H100's CPU, as a stack's are. With `graphs` passes that decode are replayed from CUDA graphs, and
-    those with prompts, piece by piece, up to `graph_tokens`. `compiled` says that torch.compile generates the code around
-    operators, but for custom ones; `fused_experts` that one custom operator is all that routed experts of a layer need; `tunes`
-    that kernels of products in blocks of few bits are looked up in Python on every call; `late` that tokens leave when the pass
-    after theirs has run.
+    All are those of a DGX H100's CPU, as a stack's are. On others (a cluster's host_scale) they differ, but for those of a
+    step, which took no longer on the hosts of A100 and GH200 (Argonne's batches of 2024). With `graphs` passes that decode are
+    replayed from CUDA graphs, and those with prompts, piece by piece, up to `graph_tokens`. `compiled` says that torch.compile
+    generates the code around operators, but for custom ones; `fused_experts` that one custom operator is all that routed
+    experts of a layer need; `tunes` that kernels of products in blocks of few bits are looked up in Python on every call;
+    `late` that tokens leave when the pass after theirs has run.
     """
 
     step_s: Numeric = number("s")
