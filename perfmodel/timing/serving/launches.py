@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.count.operators import CachedAttention, Collective, FusedAttention, MemoryBound
+from perfmodel.count.operators import CachedAttention, Collective, FusedAttention, Matmul, MemoryBound
 from perfmodel.count.roles import TOKEN_MOVEMENT, Role
 from perfmodel.count.serving.forward_pass import ForwardPass, ServedOperator, ServedProduct
 from perfmodel.spec.fields import Numeric
@@ -32,11 +32,14 @@ def is_eager(host: EngineHost, tokens: ForwardPass) -> NDArray[np.bool_]:
 def python_s(operator: ServedOperator, host: EngineHost) -> Numeric:
     """Seconds of the CPU around one operator: operator_s for each module or custom operator that Python calls for it.
 
-    An operator of routed experts takes triton_s, unless one custom operator is all of them. Messages are launched from C++.
+    A scan of a state takes triton_s, as kernels of linear attention are Triton's, and so does an operator of routed experts,
+    unless one custom operator is all of them. Messages are launched from C++, but where torch.compile leaves them to custom
+    operators in Python, as vLLM's.
     """
     if isinstance(operator, Collective):
-        return 0.0
-    if _is_of_experts(operator) and not host.fused_experts:
+        return host.operator_s if host.compiled else 0.0
+    is_scan = isinstance(operator, Matmul) and not isinstance(operator, ServedProduct)
+    if is_scan or (_is_of_experts(operator) and not host.fused_experts):
         return host.triton_s
     return host.operator_s * _calls(operator, host)
 

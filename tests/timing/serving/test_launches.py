@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perfmodel.count.operators import CachedAttention, FusedAttention
+from perfmodel.count.operators import CachedAttention, FusedAttention, Matmul
 from perfmodel.count.serving.forward_pass import ForwardPass, forward_operators
 from perfmodel.exchange.questions.serving.served_models import engine_preset, serving_setup
 from perfmodel.spec.evidence.spread import with_numbers
@@ -40,13 +40,13 @@ def calls(engine: str, model: str, kind: str, tokens: ForwardPass, *, precision:
 @pytest.mark.parametrize(
     ("model", "kind", "expected"),
     [
-        ("llama-3.1-8b", "layer.", 1),  # attention
-        ("qwen3-235b-a22b", "layer.", 6),  # the choice of experts, tokens to them, two products and what lies between
-        ("deepseek-v3", "layer.experts.", 7),  # what latent attention makes of its narrow vectors
-        ("deepseek-v3", "layer.dense.", 2),
+        ("llama-3.1-8b", "layer.", 1 + 2),  # attention, and two all-reduces
+        ("qwen3-235b-a22b", "layer.", 6 + 2),  # the choice of experts, tokens to them, two products and what lies between
+        ("deepseek-v3", "layer.experts.", 7 + 2),  # what latent attention makes of its narrow vectors
+        ("deepseek-v3", "layer.dense.", 2 + 2),
     ],
 )
-def test_compiled_code_calls_attention_and_experts(model: str, kind: str, expected: int) -> None:
+def test_compiled_code_calls_attention_experts_and_messages(model: str, kind: str, expected: int) -> None:
     """Of a layer, whatever the format of its products."""
     assert calls("vllm", model, kind, PROMPT, precision="fp8") == expected
     assert calls("vllm", model, kind, PROMPT, precision="bf16") == expected
@@ -54,14 +54,23 @@ def test_compiled_code_calls_attention_and_experts(model: str, kind: str, expect
 
 @pytest.mark.parametrize("part", ["embedding.", "head."])
 def test_compiled_code_looks_up_and_samples(part: str) -> None:
-    """What stands before and behind the layers is no custom operator; modules call all of it."""
-    assert calls("vllm", "llama-3.1-8b", part, PROMPT) == 0
+    """What stands before and behind the layers is no custom operator but one message; modules call all the rest."""
+    assert calls("vllm", "llama-3.1-8b", part, PROMPT) == 1
     assert calls("sglang", "llama-3.1-8b", part, PROMPT) > 0
 
 
 def test_experts_launched_one_by_one_take_a_time_of_their_own() -> None:
-    """Five operators of triton_s beside attention's operator_s."""
-    assert calls("vllm", "qwen3-235b-a22b", "layer.", PROMPT, triton_s=10.0) == 51
+    """Five operators of triton_s beside operator_s of attention and two messages."""
+    assert calls("vllm", "qwen3-235b-a22b", "layer.", PROMPT, triton_s=10.0) == 53
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm"])
+def test_scans_are_kernels_of_triton(engine: str) -> None:
+    """Their products, whatever torch.compile does; what lies around them is the engine's own."""
+    setup = serving_setup("qwen3-next-80b-a3b", gpu="h200-sxm-141gb", engine=engine)
+    scans = [each for each in forward_operators(setup, PROMPT) if isinstance(each, Matmul) and not hasattr(each, "law")]
+    assert len({each.name for each in scans}) > 5
+    assert {python_s(each, setup.engine.host) for each in scans} == {setup.engine.host.triton_s}
 
 
 def test_a_replica_of_attention_has_graphs_for_its_own_tokens() -> None:
