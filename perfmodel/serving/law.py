@@ -28,6 +28,7 @@ from perfmodel.spec.serving.setup import Request, ServingSetup
 from perfmodel.timing.serving.forward_pass import PassTime, mixed, pass_times, streamed
 
 STEADY: Final = np.inf  # rounds: so many that the first one counts for nothing
+LEAST_READ: Final = 1 / 8  # of a pass's tokens, of prompts: a guard where sequences that decode would take them all
 LEAST_GAP: Final = 0.5  # of a decode pass, from token to token: a guard for answers of a few, whose waits E2E leaves out
 
 
@@ -94,7 +95,7 @@ def served_load(
     running = np.maximum(np.minimum(clients, most_running(setup, request)), 1.0)
     outputs = np.asarray(request.output_tokens, dtype=float)
     numbers = _prompts_together(setup, request, running)
-    decode, alone, full, *shared = pass_times(setup, list(_passes(setup, request, running, numbers)))
+    decode, alone, full, beside, *shared = pass_times(setup, list(_passes(setup, request, running, numbers)))
     added = _added_by_a_prompt(setup, request, running, numbers, decode=decode, shared=shared)
     cycle = mixed(((_decode_passes(setup, running, outputs, numbers), decode), (running, added)))
     host, schedule = setup.engine.host, setup.engine.schedule
@@ -108,17 +109,20 @@ def served_load(
         schedule=schedule,
         running=running,
         output_tokens=outputs,
-        together=np.minimum(setup.attention_replicas * schedule.chunk_tokens / request.input_tokens, running),
+        together=np.minimum(_tokens_of_prompts(setup, running) / request.input_tokens, running),
         alone_s=alone.total_s,
+        full_s=full.total_s,
+        beside_s=beside.total_s,
         prompt_s=added.total_s,
-        further_s=np.minimum(_further_s(setup, request, running, decode, full), added.total_s),
+        further_s=np.minimum(_further_s(setup, request, running, decode, beside), added.total_s),
         decode_s=decode_s,
         length_spread=length_spread,
         waves=waves,
+        door_s=request_s if host.one_door else 0.0,
     )
     first_s = queue.first_token_s(request_s)
     request_s = request_s + np.where(running > 1.0, (schedule.receive_passes - 1.0) / 2.0 * decode_s, 0.0)
-    e2e_s = request_s + life_s * np.maximum(clients / running, 1.0)
+    e2e_s = request_s + queue.idle_s + life_s * np.maximum(clients / running, 1.0)
     late = 1.0 if host.late else 0.0
     ttft_s = request_s + first_s + late * decode_s + life_s * np.maximum(clients / running - 1.0, 0.0)
     behind_s = np.maximum(outputs - 1.0 - late, 0.0) * LEAST_GAP * decode_s
@@ -165,7 +169,7 @@ def _prompts_together(setup: ServingSetup, request: Request, running: Numeric) -
     B/O come in one decode pass on average, 1 at least where one comes, and no more than its tokens hold. A pass has a whole
     number of them, the one below that mean or the one above it; but where tokens are the limit, the last of them may be cut.
     """
-    most = _most_together(setup, request)
+    most = _most_together(setup, request, running)
     outputs = np.asarray(request.output_tokens, dtype=float)
     least = np.minimum(setup.attention_replicas, running) if setup.engine.schedule.balances else 1.0
     mean = np.clip(running / np.maximum(outputs, 1.0), least, most)
@@ -177,30 +181,37 @@ def _prompts_together(setup: ServingSetup, request: Request, running: Numeric) -
     return ((1.0 - more, below), (more, above))
 
 
-def _most_together(setup: ServingSetup, request: Request, running: Numeric = np.inf) -> Numeric:
-    """Prompts that a pass holds, or all of them that there are; one that is longer than a pass counts as one."""
-    most: Numeric = setup.attention_replicas * np.maximum(setup.engine.schedule.chunk_tokens / request.input_tokens, 1.0)
-    together: Numeric = np.minimum(most, running)
-    return together
+def _tokens_of_prompts(setup: ServingSetup, running: Numeric) -> Numeric:
+    """Tokens of prompts that a pass holds: of all replicas, without those of the sequences that decode in it."""
+    most = np.asarray(setup.attention_replicas * setup.engine.schedule.chunk_tokens, dtype=float)
+    return np.maximum(most - running, LEAST_READ * most) if setup.engine.schedule.mixes else most
+
+
+def _most_together(setup: ServingSetup, request: Request, running: Numeric) -> Numeric:
+    """Prompts that a pass holds; one that is longer than a pass counts as one."""
+    most: Numeric = np.maximum(_tokens_of_prompts(setup, running) / request.input_tokens, setup.attention_replicas)
+    return most
 
 
 def _further_s(setup: ServingSetup, request: Request, running: Numeric, decode: PassTime, full: PassTime) -> Numeric:
     """What each prompt of a pass `full` of them adds to it."""
     rest_s = decode.total_s if setup.engine.schedule.mixes else 0.0
-    return np.maximum(full.total_s - rest_s, 0.0) / _most_together(setup, request, running)
+    return np.maximum(full.total_s - rest_s, 0.0) / np.minimum(_most_together(setup, request, running), running)
 
 
 def _passes(
     setup: ServingSetup, request: Request, running: Numeric, numbers: Sequence[tuple[Numeric, Numeric]]
 ) -> Iterator[ForwardPass]:
-    """A decode pass, one of a prompt alone, one full of prompts; for each number of prompts one with so many.
+    """A decode pass, one of a prompt alone, one full of prompts, alone and beside; for each number of prompts one with so many.
 
     Engines that mix decode beside all but the prompt alone; for each number they have a pass of prompts alone, too.
     """
     decode, mixes = ForwardPass(sequences=running, context=request.mean_context), setup.engine.schedule.mixes
-    full = {"prompts": _most_together(setup, request, running), "prompt_tokens": request.input_tokens}
+    most = np.minimum(_most_together(setup, request, running), running)
+    full = {"prompts": most, "prompt_tokens": request.input_tokens}
     yield decode
     yield ForwardPass(prompts=1.0, prompt_tokens=request.input_tokens)
+    yield ForwardPass(**full)
     yield replace(decode, **full) if mixes else ForwardPass(**full)
     for _, together in numbers:
         yield ForwardPass(prompts=together, prompt_tokens=request.input_tokens)

@@ -1,34 +1,42 @@
 """How long a prompt waits before its first token: behind prompts that come at random, in step with it, or all at once.
 
-Symbols: B sequences at once, O tokens of an answer, D a pass in which they decode, p what a prompt adds to it, g prompts that
-the tokens of one pass hold, r from the client to the engine, f and F density and share of a normal distribution.
+Symbols: B sequences at once, O tokens of an answer, D a pass in which they decode, p what a prompt adds to it, P(m) a pass of m
+prompts alone, g prompts that the tokens of one pass hold beside those of all sequences, r from the client to the engine, a what
+of it is work of a server that takes one request after the other, f and F density and share of a normal distribution.
+
+All clients start at once: in the first of `waves` rounds k = B/g passes read B prompts, one behind the other, from P(g) to
+P'(g), which is beside all sequences; or the server lets them in later than those take, a*(B - 1)/2 for the middle one.
+Answers that differ by s*O at most then end farther apart each round, as the steps of a random walk lead, so that the prompts
+of a round come within C = min(W + B/g, O) passes, W = O * s * sqrt(waves/2). Of one length, they end in the order in which they
+began.
 
 At random: half the running pass, the next one where it has been put together while one runs (w = 1/2 or 3/2 passes), and its
-own. Passes take x = (O*D + B*p) / (O + w) on average, m = B / (O + w) prompts come in each, and q is what one more prompt adds
+own. Passes take x = (C*D + B*p) / (C + w) on average, m = B / (C + w) prompts come in each, and q is what one more prompt adds
 where some are read anyway. The greater of two times counts, of which the second leaves out how far passes differ:
 
-    D/2 + q*u / (2*(1 - u)) + p + D,   u = (B - 1)*q / (O*D + B*q)      one behind the other: a queue of fixed service, M/D/1
+    D/2 + q*u / (2*(1 - u)) + p + D,   u = (B - 1)*q / (C*D + B*q)      one behind the other: a queue of fixed service, M/D/1
     x/2 + max(m, 1)*p + (1 + m - max(m, 1))*q + D                       beside those that came meanwhile, all read in one pass
 
-Passes hold g prompts and no more, G = g*(O + w) of them in the life of a request. Where B prompts are about as many, they queue
-for places as well: as each answer ends in a pass with the odds 1/(O + w), and g prompts are read in it, the number Q that waits
-is a normal one of mean B - G and variance v = G/2, of which what is below 0 is cut off,
+Passes hold g prompts and no more, G = g*(C + w) of them in a round. Where B prompts are about as many, they queue for places
+as well: as each answer ends in a pass with the odds 1/(C + w), and g prompts are read in it, the number Q that waits is a normal
+one of mean B - G and variance v = G/2, of which what is below 0 is cut off,
 
     Q = (B - G + sqrt(v) * f(z)/F(z)) * min(B/G, 1)^2,   z = (B - G) / sqrt(v)
 
 (M/D/1 where few come, and g = 1), behind full passes of g*p + D. Where they are more, B/g passes are a life, in O - 1 of which
 a sequence decodes, so that by Little's law no first token comes before (O*D + B*p) * (1 - (O - 1)/max(O, B/g)).
 
-Answers of one length end in the order in which they began. Where prompts ride in decode passes, the B prompts of a round fill
-k = ceil(B/g) passes one behind the other, and B/k answers begin in each: so B/k end in each of k passes in a row, their clients
-ask again while the next group is read, wait for that pass, and are read in the one behind it. TTFT is that of two passes full
-of prompts, of three where the next one is fixed before. Nothing here is fitted: passes simulated one by one give the same.
+Answers of one length: where prompts ride in decode passes, the B prompts of a round fill k = ceil(B/g) passes one behind the
+other, and B/k answers begin in each: so B/k end in each of k passes in a row, their clients ask again while the next group is
+read, wait for that pass, and are read in the one behind it. TTFT is that of two passes full of prompts, of three where the next
+one is fixed before. Nothing here is fitted: passes simulated one by one give the same.
 
 Where prompts have passes of their own, no sequence decodes while any waits: those wait together that came between two looks
-for them, all B where answers end together. Answers that differ by s*O at most end farther apart each round, as the steps of a
-random walk lead; prompts come at random as soon as that is a pass.
+for them, n passes apart, or while such a pass ran, which it does for u = (B - 1)*p / (C*D + B*p) of the time,
 
-All clients start at once: in the first of `waves` rounds B prompts queue.
+    D/2 + u*P(1)/2 + P(h) * (m/h + 1)/2,   m = 1 + (B - 1) * (n/W + u*P(1)/(C*D + B*p)),   h = min(m, g)
+
+and all B where answers end together.
 """
 
 from __future__ import annotations
@@ -50,9 +58,10 @@ MOST_BUSY: Final = 0.95  # of the time on prompts, for the wait of an open queue
 class PromptQueue:
     """The prompts of B clients, and how the engine reads them; all numbers broadcast.
 
-    `alone_s` is a pass of one prompt and nothing else, `further_s` what one more adds to a pass of some (q), `together` how
-    many prompts the tokens of a pass hold (g, below 1 where a prompt takes several), `length_spread` by what share of O answers
-    differ (s).
+    `alone_s` is a pass of one prompt and nothing else, `full_s` one of as many as there are or it holds, `beside_s` the same
+    with all sequences beside them, `further_s` what one more adds to a pass of some (q), `together` how many prompts the tokens
+    of a pass hold (g, below 1 where a prompt takes several), `length_spread` by what share of O answers differ (s), `door_s`
+    what a server works on each request before the next one (a).
     """
 
     schedule: EngineSchedule
@@ -60,34 +69,62 @@ class PromptQueue:
     output_tokens: Numeric
     together: Numeric
     alone_s: Numeric
+    full_s: Numeric
+    beside_s: Numeric
     prompt_s: Numeric
     further_s: Numeric
     decode_s: Numeric
     length_spread: float
     waves: float
+    door_s: Numeric = 0.0
 
     def first_token_s(self, request_s: Numeric) -> Numeric:
         """From the engine's door to the first token, on average over all rounds; `request_s` is r, which it does not hold."""
         steady_s = self._steady_s(request_s)
-        queued: Numeric = steady_s + np.maximum(self.burst_s - steady_s, 0.0) / self.waves
+        queued: Numeric = steady_s + np.maximum(self.burst_s - steady_s, self.at_the_door_s) / self.waves
         return np.where(np.asarray(self.running) > 1.0, queued, self.alone_s)
+
+    @property
+    def at_the_door_s(self) -> Numeric:
+        """a*(B - 1)/2: until a server that lets requests in one by one has come to the middle one of B that ask at once."""
+        return self.door_s * (np.asarray(self.running) - 1.0) / 2.0
+
+    @property
+    def idle_s(self) -> Numeric:
+        """How much longer that is than reading them, on average over all rounds: nothing runs in it."""
+        idle_s: Numeric = np.maximum(self.at_the_door_s - self.burst_s, 0.0) / self.waves
+        return idle_s
 
     def _steady_s(self, request_s: Numeric) -> Numeric:
         """In any round but the first."""
         if not self.schedule.mixes:
-            wait_s = self._wait_s(self.decode_s / 2.0, self.decode_s)
-            return np.where(self.looked_at < self.running, wait_s, 0.0) + self._read_s(self.looked_at)
+            return self.apart_s
         found_s = np.where(self.ends_within < 1.0, self.in_step_s(request_s), self.at_random_s)
         return np.maximum(found_s, self.life_s * (1.0 - (self.output_tokens - 1.0) / self.passes()))
+
+    @property
+    def apart_s(self) -> Numeric:
+        """Of prompts that have passes of their own, which those share that come between two looks, or while such a pass runs."""
+        busy = np.where(self.ends_within < 1.0, 0.0, (self.running - 1.0) * self.prompt_s / self.round_s)
+        meanwhile = busy * (self.running - 1.0) * self.alone_s / self.round_s
+        wait_s = self._wait_s(self.decode_s / 2.0, self.decode_s) + busy * self.alone_s / 2.0
+        read_s = self._read_s(np.minimum(self.looked_at + meanwhile, self.running))
+        return np.where(self.looked_at < self.running, wait_s, 0.0) + read_s
 
     def _wait_s(self, running_s: Numeric, next_s: Numeric) -> Numeric:
         """For what is left of the running pass, and for the next one where it is fixed by then."""
         return running_s + next_s if self.schedule.overlaps else running_s
 
     def _read_s(self, prompts: Numeric) -> Numeric:
-        """Until the middle one of some prompts is read, those that share a pass at its end: P + ((m + min(m, g))/2 - 1) * p."""
+        """Until the middle one of m prompts is read, in passes of h = min(m, g): P(h) * (m/h + 1)/2."""
         shared = np.minimum(prompts, np.maximum(self.together, 1.0))
-        return self.alone_s + ((prompts + shared) / 2.0 - 1.0) * self.prompt_s
+        return self._pass_of_s(shared) * (prompts / shared + 1.0) / 2.0
+
+    def _pass_of_s(self, prompts: Numeric) -> Numeric:
+        """P(m): of m prompts and nothing else, between one of them and as many as a pass holds."""
+        most = np.minimum(np.maximum(self.together, 1.0), self.running)
+        share = np.where(most > 1.0, (prompts - 1.0) / np.maximum(most - 1.0, 1e-9), 0.0)
+        return self.alone_s + share * (self.full_s - self.alone_s)
 
     @property
     def looked_at(self) -> Numeric:
@@ -119,10 +156,20 @@ class PromptQueue:
         return 1.5 if self.schedule.overlaps else 0.5
 
     @property
+    def comes_within(self) -> Numeric:
+        """C = min(W + B/g, O): passes that prompts of a round come within, those that read the first round among them."""
+        return np.minimum(self.ends_within + self.running / self.together, self.output_tokens)
+
+    @property
+    def round_s(self) -> Numeric:
+        """C*D + B*p: from the first of B prompts that come within C passes to the last one."""
+        return self.comes_within * self.decode_s + self.running * self.prompt_s
+
+    @property
     def at_random_s(self) -> Numeric:
         """Of a prompt that comes at any time and rides in a decode pass, or in 1/g of them."""
-        passes = self.passes(self.waits)
-        mean, pass_s = self.running / passes, self.life_s / passes
+        passes = np.maximum(self.comes_within + self.waits, self.running / self.together)
+        mean, pass_s = self.running / passes, self.round_s / passes
         read = np.maximum(mean, 1.0)
         more = np.maximum(np.minimum(1.0 + mean, np.maximum(self.together, 1.0)) - read, 0.0)
         beside_s = pass_s / 2.0 + self.for_a_place_s + read * self.prompt_s + more * self.further_s
@@ -134,7 +181,7 @@ class PromptQueue:
     @property
     def behind_others_s(self) -> Numeric:
         """q*u / (2*(1 - u)): until the prompts before it are read, where each takes q."""
-        life_s = self.life_s - self.running * (self.prompt_s - self.further_s)
+        life_s = self.round_s - self.running * (self.prompt_s - self.further_s)
         share = np.minimum((self.running - 1.0) * self.further_s / life_s, MOST_BUSY)
         behind_s: Numeric = self.further_s * share / (2.0 * (1.0 - share))
         return behind_s
@@ -142,7 +189,7 @@ class PromptQueue:
     @property
     def for_a_place_s(self) -> Numeric:
         """Full passes until Q prompts that wait have found a place; they come as answers end, (B - Q)/(O + w) in a pass."""
-        life = self.output_tokens + self.waits
+        life = self.comes_within + self.waits
         places = self.together * life
         deviation, taken = np.sqrt(places / 2.0), np.minimum(self.running / places, 1.0)
         waiting = deviation * above_zero((self.running - places) / deviation) * taken**2
@@ -169,11 +216,11 @@ class PromptQueue:
     def burst_s(self) -> Numeric:
         """Of B prompts that come at once: all read one behind the other, beside those of them that decode by then.
 
-        In pass j of k these are (j - 1)/k of all, whose passes until a prompt's own sum to (k^2 - 1)/(6*k) decode passes.
+        In pass j of k these are (j - 1)/k of all, whose passes until a prompt's own sum to (k^2 - 1)/(6*k) of what all add.
         """
         passes = np.maximum(self.running / self.together, 1.0)
-        beside = (passes - 1.0 / passes) / 6.0 * self.decode_s if self.schedule.mixes else 0.0
-        return self._read_s(self.running) + beside
+        beside_s = (passes - 1.0 / passes) / 6.0 * (self.beside_s - self.full_s) if self.schedule.mixes else 0.0
+        return self._read_s(self.running) + beside_s
 
 
 def above_zero(middle: Numeric) -> Numeric:

@@ -10,7 +10,7 @@ import pytest
 from perfmodel.count.serving.forward_pass import ForwardPass
 from perfmodel.exchange.questions.serving.served_models import engine_preset, serving_setup
 from perfmodel.light_dataclass import replace
-from perfmodel.serving.law import most_running, served_load, static_batch
+from perfmodel.serving.law import _most_together, most_running, served_load, static_batch
 from perfmodel.spec.evidence.spread import with_numbers
 from perfmodel.spec.serving.setup import Request, ServingSetup
 from perfmodel.timing.serving.forward_pass import pass_time
@@ -69,6 +69,32 @@ def test_answers_are_written_by_the_cpu_too() -> None:
     assert later - plain == pytest.approx(0.5 * 8 * 500 * 1e-3, rel=0.02)
 
 
+def test_requests_that_come_at_once_pass_one_door() -> None:
+    """The middle one of 65 waits for 32, in one of ten rounds; with many doors for none, however long each of them takes."""
+    setup = llama()
+    slow = with_numbers(setup.engine.host, {"request_s": 1.0})
+    many = replace(slow, one_door=False)
+    one, other = (
+        served_load(replace(setup, engine=with_numbers(setup.engine, {"host": host})), REQUEST, 65, waves=10.0)
+        for host in (slow, many)
+    )
+    plain = served_load(replace(setup, engine=with_numbers(setup.engine, {"host": many})), REQUEST, 65)
+    waited_s = 32 * at_the_door_s(replace(setup, engine=with_numbers(setup.engine, {"host": slow}))) / 10
+    assert one.ttft_s - plain.ttft_s == pytest.approx(waited_s)
+    assert one.e2e_s - other.e2e_s == pytest.approx(waited_s - (other.ttft_s - plain.ttft_s), rel=0.1)
+
+
+def test_tokens_of_decoding_sequences_leave_prompts_less_room() -> None:
+    """Prompts of 1,000 tokens in passes of 4,096: 3 beside 1,000 sequences; with passes of their own all 4.1 of them."""
+    vllm, sglang = (
+        with_numbers(each, {"schedule": with_numbers(each.schedule, {"chunk_tokens": 4096, "max_sequences": 4000})})
+        for each in (engine_preset("vllm"), engine_preset("sglang"))
+    )
+    assert _most_together(llama(vllm), REQUEST, 1000) == pytest.approx(3.096)
+    assert _most_together(llama(sglang), REQUEST, 1000) == pytest.approx(4.096)
+    assert _most_together(llama(vllm), Request(input_tokens=200, output_tokens=9), 4090) == pytest.approx(4096 / 8 / 200)
+
+
 def test_replicas_that_wait_for_each_other_read_prompts_side_by_side() -> None:
     """Of 8 replicas each reads a prompt where one of them would; without that seven wait for one, and prompts cost more.
 
@@ -108,15 +134,15 @@ def test_tokens_that_leave_late_wait_for_another_pass() -> None:
 def test_requests_wait_for_the_next_look() -> None:
     """Behind 11 passes between two looks a request waits for 5 on average, but at once where nobody decodes.
 
-    First tokens wait for the prompts that come in the same 11 passes as well, 7 * 10 / 500 more on average.
+    First tokens wait for the prompts that come in the same 11 passes as well, 7 * 10 / 500 more on average, which share theirs.
     """
     sglang = engine_preset("sglang")
     rarely = with_numbers(sglang, {"schedule": with_numbers(sglang.schedule, {"receive_passes": 11})})
     decode = pass_time(llama(sglang), ForwardPass(sequences=8, context=1250)).total_s
-    prompt = pass_time(llama(sglang), ForwardPass(prompts=1, prompt_tokens=1000)).total_s
+    one, eight = (pass_time(llama(sglang), ForwardPass(prompts=each, prompt_tokens=1000)).total_s for each in (1, 8))
     for clients, passes in ((1, 0), (8, 5)):
         waiting, plain = (served_load(llama(engine), REQUEST, clients) for engine in (rarely, sglang))
-        shared_s = 7 * 10 / 500 * prompt if clients > 1 else 0.0  # prompts of one look share a pass, which ends for all at once
+        shared_s = 7 * 10 / 500 * (eight - one) / 7 if clients > 1 else 0.0
         assert waiting.ttft_s - plain.ttft_s == pytest.approx(passes * decode + shared_s, abs=1e-12)
         assert waiting.e2e_s - plain.e2e_s == pytest.approx(passes * decode, abs=1e-12)
 
@@ -157,8 +183,8 @@ def test_equal_answers_keep_prompts_in_step_where_they_have_passes_of_their_own(
     """SGLang with answers of one length: TTFT is half of all prompts' time, 8.192 share a pass; far less with others."""
     setup = llama("sglang")
     together, apart = (served_load(setup, REQUEST, 64, length_spread=spread) for spread in (0.0, 1.0))
-    prompt_s = pass_time(setup, ForwardPass(prompts=1, prompt_tokens=1000)).total_s
-    assert together.ttft_s == pytest.approx(setup.engine.host.request_s + (64 + 8.192) / 2 * prompt_s)
+    full_s = pass_time(setup, ForwardPass(prompts=8.192, prompt_tokens=1000)).total_s
+    assert together.ttft_s == pytest.approx(setup.engine.host.request_s + (64 / 8.192 + 1) / 2 * full_s)
     assert apart.ttft_s < 0.3 * together.ttft_s
     assert apart.e2e_s == pytest.approx(together.e2e_s)
 

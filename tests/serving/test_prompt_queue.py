@@ -26,7 +26,8 @@ def schedule(**settings: Any) -> EngineSchedule:
 def queue(clients: Numeric, together: float, plan: EngineSchedule, **numbers: Any) -> PromptQueue:
     """Prompts of 0.1 s, decode passes of 20 ms, answers of 200 tokens of one length."""
     plain: dict[str, Any] = {"alone_s": PROMPT_S, "prompt_s": PROMPT_S, "further_s": PROMPT_S}
-    plain |= {"decode_s": DECODE_S, "output_tokens": 200.0}
+    full_s = PROMPT_S * np.minimum(np.maximum(together, 1.0), clients)
+    plain |= {"decode_s": DECODE_S, "output_tokens": 200.0, "full_s": full_s, "beside_s": full_s + DECODE_S}
     plain |= {"length_spread": 0.0, "waves": 10.0}
     return PromptQueue(schedule=plan, running=clients, together=together, **(plain | numbers))
 
@@ -87,6 +88,65 @@ def test_a_burst_is_read_pass_by_pass(mixes: bool, clients: int, together: int) 
     plan = schedule(mixes=mixes)
     every = simulated_s(clients, together, plan, rounds=1, decode_s=lambda n: DECODE_S * n / clients, outputs=lambda: 200)
     assert every.mean() == pytest.approx(float(queue(clients, together, plan).burst_s), rel=1e-9)
+
+
+@pytest.mark.parametrize("mixes", [False, True])
+@pytest.mark.parametrize(("clients", "together"), [(8, 2), (12, 3), (16, 16), (4, 8)])
+def test_prompts_of_a_burst_share_what_passes_cost_once(mixes: bool, clients: int, together: int) -> None:
+    """A pass of one takes 60 ms, and each more prompt 10: not as long for each as where one comes alone."""
+    plan = schedule(mixes=mixes)
+    every = simulated_s(
+        clients,
+        together,
+        plan,
+        rounds=1,
+        decode_s=lambda n: DECODE_S * n / clients,
+        outputs=lambda: 200,
+        prompts_s=lambda reads: 0.05 + 0.01 * reads,
+    )
+    full_s = 0.05 + 0.01 * min(together, clients)
+    times = {"alone_s": 0.06, "prompt_s": 0.06, "further_s": 0.01, "full_s": full_s, "beside_s": full_s + DECODE_S}
+    assert every.mean() == pytest.approx(float(queue(clients, together, plan, **times).burst_s), rel=1e-9)
+
+
+@pytest.mark.parametrize("mixes", [False, True])
+@pytest.mark.parametrize("overlaps", [False, True])
+@pytest.mark.parametrize(("clients", "together"), [(4, 8), (16, 2), (48, 4), (96, 8)])
+@pytest.mark.parametrize(("first_s", "each_s"), [(0.0, 0.1), (0.05, 0.01), (0.002, 0.03)])
+def test_prompts_of_early_rounds_come_in_clumps(
+    mixes: bool, overlaps: bool, clients: int, together: int, first_s: float, each_s: float
+) -> None:
+    """Answers of 160 to 200 tokens that began together, over ten rounds, the first of which waits for all of itself."""
+    plan, random = schedule(mixes=mixes, overlaps=overlaps), np.random.default_rng(0)
+    most = min(together, clients)
+    every = [
+        simulated_s(
+            clients,
+            together,
+            plan,
+            rounds=10,
+            decode_s=lambda n: DECODE_S * n / clients,
+            outputs=lambda: int(random.integers(160, 201)),
+            prompts_s=lambda reads: (first_s if reads else 0.0) + reads * each_s,
+        ).mean()
+        for _ in range(4)
+    ]
+    full_s = first_s + most * each_s
+    times = {"alone_s": first_s + each_s, "prompt_s": first_s + each_s, "further_s": first_s / most + each_s}
+    times |= {"full_s": full_s, "beside_s": full_s + DECODE_S, "output_tokens": 180.0, "length_spread": 0.2}
+    law = queue(clients, together, plan, **times)
+    found = float(REQUEST_S + law.first_token_s(REQUEST_S))
+    assert found == pytest.approx(float(np.mean(every)), rel=0.14)
+
+
+def test_a_server_that_lets_in_slowly_is_waited_for() -> None:
+    """In the first round, where reading takes less: 31 of 63 seconds for the middle one of 64; else reading is all."""
+    plain, slow, quick = (queue(64, 64, schedule(), door_s=each, waves=4.0) for each in (0.0, 1.0, 1e-9))
+    steady_s = queue(64, 64, schedule(), waves=np.inf).first_token_s(0.0)
+    assert slow.first_token_s(0.0) - steady_s == pytest.approx(31.5 / 4.0)
+    assert slow.idle_s == pytest.approx((31.5 - float(slow.burst_s)) / 4.0)
+    assert quick.first_token_s(0.0) == pytest.approx(float(plain.first_token_s(0.0)))
+    assert quick.idle_s == plain.idle_s == 0.0
 
 
 @pytest.mark.parametrize("overlaps", [False, True])
@@ -207,6 +267,25 @@ def test_what_ends_farther_apart_than_a_look_is_not_waited_for() -> None:
         for spread, waves in ((0.0, 10.0), (0.2, 8.0), (0.2, 50.0), (1.0, np.inf))
     ]
     assert found == pytest.approx([65.0, 1.0 + 64.0 * 10 / (200 * 0.2 * 2), 1.0 + 64.0 * 10 / 200, 1.0 + 64.0 * 10 / 200])
+
+
+def test_prompts_of_a_round_come_within_answers_ends_and_the_first_passes() -> None:
+    """W + B/g of a life of 200 passes: 80 + 32, all of it at most, and what they wait for with it."""
+    clumped = queue(64, 2, schedule(), length_spread=0.2, waves=8.0)
+    assert clumped.comes_within == pytest.approx(200 * 0.2 * 2 + 32)
+    assert clumped.round_s == pytest.approx(112 * DECODE_S + 64 * PROMPT_S)
+    assert queue(64, 2, schedule(), length_spread=1.0, waves=np.inf).comes_within == 200.0
+    apart = queue(64, 2, schedule(), length_spread=1.0, waves=np.inf)
+    assert clumped.at_random_s > apart.at_random_s
+
+
+def test_prompts_wait_for_those_that_are_read_apart() -> None:
+    """Of 65 that come within 200 passes and 10.5 s 6.4 s read: half a prompt in 61 % of cases, and who comes meanwhile."""
+    found = queue(65, 1, schedule(mixes=False), length_spread=1.0, waves=np.inf)
+    busy = 64 * PROMPT_S / (200 * DECODE_S + 65 * PROMPT_S)
+    read_together = 1.0 + 64 / 200 + busy * 64 * PROMPT_S / 10.5
+    expected = DECODE_S / 2 + busy * PROMPT_S / 2 + PROMPT_S * (read_together + 1.0) / 2.0
+    assert found.first_token_s(0.0) == pytest.approx(expected)
 
 
 def test_the_first_round_counts_as_one_of_all() -> None:

@@ -72,14 +72,15 @@ class EngineHost(Spec):
     token_s     the same for each token of the prompt: its text is parsed and cut into tokens
     launch_s    a kernel, where no CUDA graph has it: with more tokens of prompts, and always without `graphs`
     operator_s  the same for each operator: the module around it, its views and checks
-    triton_s    in its place for each operator of routed experts that Python launches, kernels of Triton as a rule
+    triton_s    in its place for each operator of routed experts or of a scan that Python launches, kernels of Triton as a rule
 
     All are those of a DGX H100's CPU, as a stack's are. On others (a cluster's host_scale) they differ, but for those of a
     step, which took no longer on the hosts of A100 and GH200 (Argonne's batches of 2024). With `graphs` passes that decode are
     replayed from CUDA graphs, and those with prompts, piece by piece, up to `graph_tokens`. `compiled` says that torch.compile
     generates the code around operators, but for custom ones; `fused_experts` that one custom operator is all that routed
     experts of a layer need; `tunes` that kernels of products in blocks of few bits are looked up in Python on every call;
-    `late` that tokens leave when the pass after theirs has run.
+    `late` that tokens leave when the pass after theirs has run; `one_door` that one process of Python works all of request_s
+    and token_s on a request before it takes the next one.
     """
 
     step_s: Numeric = number("s")
@@ -100,6 +101,7 @@ class EngineHost(Spec):
     fused_experts: bool = flag(default=False)
     tunes: bool = flag(default=False)
     late: bool = flag(default=False)
+    one_door: bool = flag(default=False)
     spread: Mapping[str, Numeric] = spreads()
 
 
