@@ -109,7 +109,7 @@ def served_load(
         schedule=schedule,
         running=running,
         output_tokens=outputs,
-        together=np.minimum(_tokens_of_prompts(setup, running) / request.input_tokens, running),
+        together=np.minimum(_tokens_of_prompts(setup, request, running) / request.input_tokens, running),
         alone_s=alone.total_s,
         full_s=full.total_s,
         beside_s=beside.total_s,
@@ -181,15 +181,22 @@ def _prompts_together(setup: ServingSetup, request: Request, running: Numeric) -
     return ((1.0 - more, below), (more, above))
 
 
-def _tokens_of_prompts(setup: ServingSetup, running: Numeric) -> Numeric:
-    """Tokens of prompts that a pass holds: of all replicas, without those of the sequences that decode in it."""
+def _tokens_of_prompts(setup: ServingSetup, request: Request, running: Numeric) -> Numeric:
+    """Tokens of prompts that a pass holds: of all replicas, without those of the sequences that decode in it.
+
+    Those are B * (O - 1)/O, or where prompts outnumber passes O - 1 for each prompt that a pass holds.
+    """
     most = np.asarray(setup.attention_replicas * setup.engine.schedule.chunk_tokens, dtype=float)
-    return np.maximum(most - running, LEAST_READ * most) if setup.engine.schedule.mixes else most
+    if not setup.engine.schedule.mixes:
+        return most
+    outputs = np.asarray(request.output_tokens, dtype=float)
+    decoding = np.maximum(outputs - 1.0, 0.0) * np.minimum(running / np.maximum(outputs, 1.0), most / request.input_tokens)
+    return np.maximum(most - decoding, LEAST_READ * most)
 
 
 def _most_together(setup: ServingSetup, request: Request, running: Numeric) -> Numeric:
     """Prompts that a pass holds; one that is longer than a pass counts as one."""
-    most: Numeric = np.maximum(_tokens_of_prompts(setup, running) / request.input_tokens, setup.attention_replicas)
+    most: Numeric = np.maximum(_tokens_of_prompts(setup, request, running) / request.input_tokens, setup.attention_replicas)
     return most
 
 

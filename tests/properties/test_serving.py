@@ -36,6 +36,7 @@ CLIENTS: Final = (1, 3, 16, 200, 5000)
 ROUNDING: Final = 1e-9
 DIGITS: Final = 15  # femtoseconds: what rounding leaves of no time at all is less
 WAVE: Final = 0.05
+POWER: Final = 0.1  # what products long enough to meet the power limit take more
 TRACE: Final = 0.01
 Law = Callable[[ServingSetup, Request, Numeric], ServedLoad]
 
@@ -73,7 +74,8 @@ def test_more_memory_holds_more_and_serves_no_less(drawn: DrawnServer, clients: 
     """Tokens in the cache, the longest context, sequences at once, and tokens a second of any number of clients.
 
     A token may come later: the server then runs more sequences at once, and each waits for the others. The last wave of a
-    product may be less full of more of them.
+    product may be less full of more of them, and a pass that reads many prompts at once meets the power limit: 16 of 30,000
+    tokens take 6.8 % longer so than one by one.
     """
     sizes = drawn.setup.cluster.gpu.memory_bytes * np.array([0.1, 0.5, 1.0, 1.3, 4.0])
     setups = [with_gpu(drawn.setup, memory_bytes=float(size)) for size in sizes]
@@ -82,8 +84,8 @@ def test_more_memory_holds_more_and_serves_no_less(drawn: DrawnServer, clients: 
     assert rises([float(concurrency_that_fits(setup, drawn.request)) for setup in setups])
     loads = [load_of(setup, drawn.request, clients) for setup in setups]
     rates, seconds = (np.array([float(getattr(load, name)) for load in loads]) for name in ("tokens_per_s", "e2e_s"))
-    assert np.all(rates[1:] >= (1.0 - WAVE) * rates[:-1]), rates.tolist()
-    assert np.all(seconds[1:] <= (1.0 + WAVE) * seconds[:-1]), seconds.tolist()
+    assert np.all(rates[1:] >= (1.0 - POWER) * rates[:-1]), rates.tolist()
+    assert np.all(seconds[1:] <= (1.0 + POWER) * seconds[:-1]), seconds.tolist()
 
 
 @examples(30)
@@ -108,10 +110,12 @@ def test_longer_prompts_are_never_faster(drawn: DrawnServer, clients: int, law: 
     assert np.all(seconds[1:] >= (1.0 - traces) * seconds[:-1]), seconds.tolist()
 
 
-def captured(setup: ServingSetup) -> ServingSetup:
-    """The server with CUDA graphs of passes of any number of tokens."""
-    host = replace(setup.engine.host, graph_tokens=1e9)
-    return replace(setup, engine=replace(setup.engine, host=host))
+def smooth(setup: ServingSetup) -> ServingSetup:
+    """The server with CUDA graphs of passes of any number of tokens, and products that are not padded to whole tiles."""
+    host, kernels = replace(setup.engine.host, graph_tokens=1e9), setup.cluster.gpu.kernels
+    products = {name: with_numbers(each, {"padding_weight": 0.0}) for name, each in kernels.matmul.items()}
+    unpadded = with_gpu(setup, kernels=replace(kernels, matmul=products))
+    return replace(unpadded, engine=replace(setup.engine, host=host))
 
 
 @examples(30)
@@ -120,8 +124,9 @@ def test_a_curve_is_its_points_one_by_one(drawn: DrawnServer) -> None:
     """To the last digit but of rounding; it rises with clients, and so do the times of a request.
 
     But for a pass, which prompts that ride in those of others save against one that is alone; and for the last wave of a
-    product, which is fuller of one number of rows than of another. Rates are those of graphs of all passes: past the largest
-    the host launches each kernel, and may then be what takes longest.
+    product, which is fuller of one number of rows than of another. Rates are those of graphs of all passes, past the largest of
+    which the host launches each kernel, and of products without padding: A100 and V100 take half as long again for 257 rows as
+    for 256.
     """
     curve = served_load(drawn.setup, drawn.request, np.array(CLIENTS, dtype=float))
     for place, clients in enumerate(CLIENTS):
@@ -132,7 +137,7 @@ def test_a_curve_is_its_points_one_by_one(drawn: DrawnServer) -> None:
     pass_s, e2e_s = float(curve.first.total_s), np.broadcast_to(curve.e2e_s, (len(CLIENTS),))
     assert np.all(np.diff(e2e_s) >= -pass_s), e2e_s.tolist()
     rates = np.broadcast_to(
-        served_load(captured(drawn.setup), drawn.request, np.array(CLIENTS, dtype=float)).tokens_per_s, (len(CLIENTS),)
+        served_load(smooth(drawn.setup), drawn.request, np.array(CLIENTS, dtype=float)).tokens_per_s, (len(CLIENTS),)
     )
     assert np.all(rates[1:] >= (1.0 - WAVE) * rates[:-1]), rates.tolist()
 
