@@ -119,10 +119,12 @@ def served_load(
         length_spread=length_spread,
         waves=waves,
         door_s=request_s if host.one_door else 0.0,
+        replicas=setup.attention_replicas,
+        waited_for=schedule.wait_share * schedule.chunk_tokens / request.input_tokens,
     )
     first_s = queue.first_token_s(request_s)
     request_s = request_s + np.where(running > 1.0, (schedule.receive_passes - 1.0) / 2.0 * decode_s, 0.0)
-    e2e_s = request_s + queue.idle_s + life_s * np.maximum(clients / running, 1.0)
+    e2e_s = request_s + queue.idle_s + queue.held_s + life_s * np.maximum(clients / running, 1.0)
     late = 1.0 if host.late else 0.0
     ttft_s = request_s + first_s + late * decode_s + life_s * np.maximum(clients / running - 1.0, 0.0)
     behind_s = np.maximum(outputs - 1.0 - late, 0.0) * LEAST_GAP * decode_s
@@ -191,7 +193,8 @@ def _tokens_of_prompts(setup: ServingSetup, request: Request, running: Numeric) 
         return most
     outputs = np.asarray(request.output_tokens, dtype=float)
     decoding = np.maximum(outputs - 1.0, 0.0) * np.minimum(running / np.maximum(outputs, 1.0), most / request.input_tokens)
-    return np.maximum(most - decoding, LEAST_READ * most)
+    left: Numeric = np.maximum(most - decoding, LEAST_READ * most)
+    return left
 
 
 def _most_together(setup: ServingSetup, request: Request, running: Numeric) -> Numeric:

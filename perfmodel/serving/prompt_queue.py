@@ -18,8 +18,8 @@ where some are read anyway. The greater of two times counts, of which the second
     x/2 + max(m, 1)*p + (1 + m - max(m, 1))*q + D                       beside those that came meanwhile, all read in one pass
 
 Passes hold g prompts and no more, G = g*(C + w) of them in a round. Where B prompts are about as many, they queue for places
-as well: as each answer ends in a pass with the odds 1/(C + w), and g prompts are read in it, the number Q that waits is a normal
-one of mean B - G and variance v = G/2, of which what is below 0 is cut off,
+as well: as each answer ends in a pass with the odds 1/(C + w), and g prompts are read in it, the number Q that waits is a
+normal one of mean B - G and variance v = G/2, of which what is below 0 is cut off,
 
     Q = (B - G + sqrt(v) * f(z)/F(z)) * min(B/G, 1)^2,   z = (B - G) / sqrt(v)
 
@@ -47,7 +47,7 @@ import numpy as np
 
 from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.evidence.spread import share_below
-from perfmodel.spec.fields import Numeric
+from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.serving.engine import EngineSchedule
 
 FAR_BELOW: Final = -5.0  # deviations
@@ -77,6 +77,8 @@ class PromptQueue:
     length_spread: float
     waves: float
     door_s: Numeric = 0.0
+    replicas: Numeric = 1.0
+    waited_for: Numeric = 0.0
 
     def first_token_s(self, request_s: Numeric) -> Numeric:
         """From the engine's door to the first token, on average over all rounds; `request_s` is r, which it does not hold."""
@@ -99,12 +101,35 @@ class PromptQueue:
         """In any round but the first."""
         if not self.schedule.mixes:
             return self.apart_s
-        found_s = np.where(self.ends_within < 1.0, self.in_step_s(request_s), self.at_random_s)
+        found_s = np.where(self.ends_within < 1.0, self.in_step_s(request_s), self.at_random_s + self.held_s)
         return np.maximum(found_s, self.life_s * (1.0 - (self.output_tokens - 1.0) / self.passes()))
 
     @property
+    def held_s(self) -> Numeric:
+        """What prompts that come at any time wait until they are enough, on average.
+
+        Where replicas wait for each other, half the passes in which R*(1 + 1/2 + .. + 1/R) come, so that each of them has one,
+        or half of those after which they are read all the same. Where N are waited for, but no longer than L passes behind the
+        first, m*L more come meanwhile, which wait half as long.
+        """
+        schedule = self.schedule
+        passes = np.maximum(self.comes_within + self.waits, self.running / self.together)
+        come = self.running / passes
+        held: Numeric = 0.0
+        if schedule.balances:
+            all_have_one = self.replicas * harmonic(self.replicas) / come
+            each = np.minimum(all_have_one / 2.0 + schedule.gather_passes, schedule.balance_passes / 2.0)
+            held = np.where(np.asarray(self.replicas) > 1.0, each, 0.0)
+        if anywhere(np.asarray(schedule.wait_passes) > 0):
+            longest = np.minimum(schedule.wait_passes, np.maximum(self.waited_for - 1.0, 0.0) / come)
+            held = held + longest * (1.0 + come * longest / 2.0) / (1.0 + come * longest)
+        at_any_time = schedule.mixes & (np.asarray(self.running) > 1.0) & (np.asarray(self.ends_within) >= 1.0)
+        held_s: Numeric = np.where(at_any_time, held * self.round_s / passes, 0.0)
+        return held_s
+
+    @property
     def apart_s(self) -> Numeric:
-        """Of prompts that have passes of their own, which those share that come between two looks, or while such a pass runs."""
+        """Of prompts that have passes of their own, shared by those that come between two looks or while such a pass runs."""
         busy = np.where(self.ends_within < 1.0, 0.0, (self.running - 1.0) * self.prompt_s / self.round_s)
         meanwhile = busy * (self.running - 1.0) * self.alone_s / self.round_s
         wait_s = self._wait_s(self.decode_s / 2.0, self.decode_s) + busy * self.alone_s / 2.0
@@ -221,6 +246,16 @@ class PromptQueue:
         passes = np.maximum(self.running / self.together, 1.0)
         beside_s = (passes - 1.0 / passes) / 6.0 * (self.beside_s - self.full_s) if self.schedule.mixes else 0.0
         return self._read_s(self.running) + beside_s
+
+
+def harmonic(number: Numeric) -> Numeric:
+    """1 + 1/2 + .. + 1/n: of n things drawn at random, n times as many draws have each of them.
+
+    >>> [round(float(harmonic(n)), 3) for n in (1, 2, 8)]
+    [1.0, 1.5, 2.718]
+    """
+    near = np.log(number) + np.euler_gamma + 1.0 / (2.0 * np.asarray(number)) - 1.0 / (12.0 * np.asarray(number) ** 2)
+    return np.where(np.asarray(number) > 1.0, near, 1.0)
 
 
 def above_zero(middle: Numeric) -> Numeric:

@@ -114,7 +114,8 @@ def smooth(setup: ServingSetup) -> ServingSetup:
     """The server with CUDA graphs of passes of any number of tokens, and products that are not padded to whole tiles."""
     host, kernels = replace(setup.engine.host, graph_tokens=1e9), setup.cluster.gpu.kernels
     products = {name: with_numbers(each, {"padding_weight": 0.0}) for name, each in kernels.matmul.items()}
-    unpadded = with_gpu(setup, kernels=replace(kernels, matmul=products))
+    gpu = replace(setup.cluster.gpu, kernels=replace(kernels, matmul=products))
+    unpadded = replace(setup, cluster=replace(setup.cluster, gpu=gpu))
     return replace(unpadded, engine=replace(setup.engine, host=host))
 
 

@@ -10,7 +10,7 @@ import pytest
 from perfmodel.count.serving.forward_pass import ForwardPass
 from perfmodel.exchange.questions.serving.served_models import engine_preset, serving_setup
 from perfmodel.light_dataclass import replace
-from perfmodel.serving.law import _most_together, most_running, served_load, static_batch
+from perfmodel.serving.law import ServedLoad, _most_together, most_running, served_load, static_batch
 from perfmodel.spec.evidence.spread import with_numbers
 from perfmodel.spec.serving.setup import Request, ServingSetup
 from perfmodel.timing.serving.forward_pass import pass_time
@@ -85,7 +85,7 @@ def test_requests_that_come_at_once_pass_one_door() -> None:
 
 
 def test_tokens_of_decoding_sequences_leave_prompts_less_room() -> None:
-    """Prompts of 1,000 tokens in passes of 4,096: 3.1 beside 1,000 sequences, all 4.1 where these have one token or passes apart.
+    """Prompts of 1,000 tokens in passes of 4,096: 3.1 beside 1,000 sequences, all 4.1 beside none of more than a token.
 
     Where 4.1 prompts a pass of two tokens are all that passes hold, as many sequences decode; an eighth is left at least.
     """
@@ -98,6 +98,21 @@ def test_tokens_of_decoding_sequences_leave_prompts_less_room() -> None:
     assert _most_together(llama(sglang), REQUEST, 1000) == _most_together(llama(vllm), of_one, 4000) == pytest.approx(4.096)
     assert _most_together(llama(vllm), of_two, 4000) == pytest.approx((4096 - 4.096) / 1000)
     assert _most_together(llama(vllm), Request(input_tokens=200, output_tokens=900), 4090) == pytest.approx(4096 / 8 / 200)
+
+
+def test_prompts_that_are_held_back_hold_up_all_of_a_request() -> None:
+    """By as long as their first token comes later; waited for are as many prompts as the share of a pass holds."""
+    trtllm = engine_preset("trtllm")
+    settings: dict[str, Any] = {"gpu": "h200-sxm-141gb", "precision": "fp8", "tensor_parallel": 8, "attention_replicas": 8}
+
+    def load(**schedule: Any) -> ServedLoad:
+        engine = with_numbers(trtllm, {"schedule": replace(with_numbers(trtllm.schedule, schedule), balances=True)})
+        return served_load(serving_setup("deepseek-v3", engine=engine, expert_parallel=8, **settings), REQUEST, 64)
+
+    plain, held, more = load(balance_passes=0), load(), load(wait_passes=40, wait_share=0.5, balance_passes=0)
+    assert held.ttft_s - plain.ttft_s == pytest.approx(held.e2e_s - plain.e2e_s) != 0.0
+    assert load(wait_passes=40, wait_share=1000 / 8192, balance_passes=0).e2e_s == pytest.approx(float(plain.e2e_s))
+    assert more.ttft_s - plain.ttft_s == pytest.approx(more.e2e_s - plain.e2e_s) != 0.0
 
 
 def test_replicas_that_wait_for_each_other_read_prompts_side_by_side() -> None:

@@ -288,6 +288,36 @@ def test_prompts_wait_for_those_that_are_read_apart() -> None:
     assert found.first_token_s(0.0) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("clients", "passes"),
+    [
+        (4.0, 30.0),  # 8 * (1 + 1/2 + .. + 1/8) prompts come in 1,100 passes, the first 60 of which end without
+        (400.0, 8 * 761 / 280 / (400 / 200.5) / 2 + 3.0),
+    ],
+)
+def test_replicas_hold_prompts_until_each_has_one(clients: float, passes: float) -> None:
+    """Half of the passes in which prompts at random reach all of eight, and three more; or half of sixty."""
+    plan = schedule(balances=True, balance_passes=60, gather_passes=3)
+    found, alone = (queue(clients, 8, plan, length_spread=1.0, waves=np.inf, replicas=each) for each in (8.0, 1.0))
+    pass_s = found.round_s / 200.5
+    assert found.held_s == pytest.approx(passes * pass_s, rel=1e-3)
+    assert found.first_token_s(0.0) - alone.first_token_s(0.0) == pytest.approx(float(found.held_s))
+    assert alone.held_s == 0.0
+    in_step = queue(clients, 8, plan, length_spread=0.0, waves=np.inf, replicas=8.0)
+    assert in_step.held_s == 0.0
+
+
+@pytest.mark.parametrize(("waited_for", "passes"), [(1.0, 0.0), (5.0, 20.0), (100.0, 40.0)])
+def test_prompts_wait_for_others_of_their_pass(waited_for: float, passes: float) -> None:
+    """The first one for 4 more, which come in 20 passes, or for 40 at most; those that come meanwhile half as long."""
+    plan = schedule(wait_passes=40)
+    found = queue(40.1, 8, plan, length_spread=1.0, waves=np.inf, waited_for=waited_for)
+    come = 40.1 / 200.5
+    held = passes * (1.0 + come * passes / 2.0) / (1.0 + come * passes)
+    assert found.held_s == pytest.approx(held * found.round_s / 200.5)
+    assert queue(40.1, 8, schedule(mixes=False, wait_passes=40), length_spread=1.0, waves=np.inf, waited_for=5.0).held_s == 0.0
+
+
 def test_the_first_round_counts_as_one_of_all() -> None:
     """Its queue beyond that of the others, over the number of rounds."""
     first, tenth, steady = (float(queue(64, 2, schedule(), waves=waves).first_token_s(0.0)) for waves in (1.0, 10.0, np.inf))

@@ -43,7 +43,9 @@ class EngineSchedule(Spec):
 
     `mixes` says that tokens of prompts ride in the passes of sequences that decode; otherwise they have passes of their own.
     `reserves_output` says that a request starts only when the cache has room for all that may come back of it.
-    `balances` says that replicas of attention hold prompts back until each of them has one.
+    `balances` says that replicas of attention hold prompts back until each of them has one, and for `gather_passes` more; every
+    `balance_passes` they read what there is all the same. With `wait_passes` prompts wait so long at most, until they are
+    `wait_share` of the tokens of a pass.
     `overlaps` says that the next pass is put together while one runs, so that a request that comes meanwhile waits for both.
     """
 
@@ -53,6 +55,10 @@ class EngineSchedule(Spec):
     receive_passes: Numeric = count(default=1)  # while sequences decode, new requests are looked for behind so many passes
     reserves_output: bool = flag(default=False)
     balances: bool = flag(default=False)
+    balance_passes: Numeric = count(minimum=0, default=0)
+    gather_passes: Numeric = count(minimum=0, default=0)
+    wait_passes: Numeric = count(minimum=0, default=0)
+    wait_share: Numeric = number("ratio", above=0, maximum=1, default=1.0)
     overlaps: bool = flag(default=False)
 
 
