@@ -109,7 +109,7 @@ def _workload(cells: Mapping[str, str], kind: str, requests: float | None, *, wi
     if setup.model.mixture is None and setup.expert_parallel > 1:
         raise InputError("a dense model has no experts to spread", key="notes")
     lengths = _lengths(cells)
-    inputs = _number(cells, "isl") or float(words["usual_input_tokens"])
+    inputs = (_number(cells, "isl") or float(words["usual_input_tokens"])) * _times_longer(cells)
     return Workload(
         setup=setup,
         request=_request(inputs, _number(cells, "osl") or 1.0, mean=float(lengths.get("mean", 1.0))),
@@ -229,6 +229,11 @@ def _lengths(cells: Mapping[str, str]) -> Mapping[str, Any]:
     """How lengths differ as the load generator of a source makes them: by what share, and their mean over the nominal one."""
     found: Mapping[str, Any] = next(each for each in _words()["length_spreads"] if re.search(each["pattern"], cells["source"]))
     return found
+
+
+def _times_longer(cells: Mapping[str, str]) -> float:
+    """How many times as many tokens as a row says an engine read of each prompt."""
+    return next((float(each["times"]) for each in _words()["longer_prompts"] if _fits(each["where"], cells)), 1.0)
 
 
 def _request(input_tokens: float, output_tokens: float, *, mean: float) -> Request:

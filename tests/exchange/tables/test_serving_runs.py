@@ -268,8 +268,82 @@ def test_a_source_may_ask_for_a_library_of_experts(tmp_path: Path) -> None:
 
 
 def test_a_source_may_start_kernels_early(tmp_path: Path) -> None:
-    """InferenceX turns programmatic launches on for gpt-oss in TensorRT-LLM on B200, and there alone."""
+    """InferenceX turns programmatic launches on for gpt-oss in TensorRT-LLM, and for nothing else."""
     cells = {"model": "openai/gpt-oss-120b", "weights": "nvfp4", "source": "InferenceX", "engine": "trtllm"}
     cells |= {"engine_version": "1.2.0rc2", "gpu": "b200-sxm-180gb"}
-    assert workload(tmp_path, **cells).setup.engine.early_launches
-    assert not workload(tmp_path, **cells | {"gpu": "h200-sxm-141gb"}).setup.engine.early_launches
+    for gpu in ("b200-sxm-180gb", "h200-sxm-141gb"):
+        assert workload(tmp_path, **cells | {"gpu": gpu}).setup.engine.early_launches
+    assert not workload(tmp_path, **cells | {"model": "deepseek-ai/DeepSeek-R1"}).setup.engine.early_launches
+
+
+OF_TENSORRT: dict[str, Any] = {
+    "engine": "trtllm",
+    "model": "deepseek-ai/DeepSeek-R1",
+    "gpu": "b200-sxm-180gb",
+    "source": "InferenceX",
+    "tensor_parallel": 8,
+    "gpus": 8,
+}
+
+
+@pytest.mark.parametrize(
+    ("cells", "chunk_tokens", "graph_tokens", "wait_passes"),
+    [
+        ({"weights": "fp8", "engine_version": ""}, 1024 + 64 + 96, 0, 0),
+        ({"weights": "fp8", "engine_version": "1.2.0rc6.post2"}, 8192, 8192, 40),
+        ({"weights": "fp8", "engine_version": "1.2.0rc6.post2", "concurrency": 32}, 8192, 0, 0),
+        ({"weights": "fp8", "engine_version": "1.2.0rc6.post2", "osl": 8192}, 8192, 0, 0),
+        ({"weights": "fp8", "engine_version": "1.2.0rc6.post2", "osl": 8192, "concurrency": 128}, 8192, 8192, 0),
+        ({"weights": "fp8", "engine_version": "1.2.0rc6.post2", "isl": 8192}, 8192 + 64 + 96, 8192 + 64 + 96, 0),
+        ({"weights": "nvfp4", "engine_version": "1.2.0rc6.post2"}, 8192, 0, 0),
+        ({"weights": "nvfp4", "engine_version": "1.2.0rc6.post2", "notes": "moe_tp 1 moe_ep 8 moe nvfp4"}, 8192, 8192, 0),
+        ({"model": "openai/gpt-oss-120b", "weights": "nvfp4", "engine_version": "1.2.0rc2"}, 20000, 0, 0),
+    ],
+)
+def test_scripts_say_what_a_pass_of_tensorrt_holds(
+    cells: dict[str, Any], chunk_tokens: int, graph_tokens: int, wait_passes: int, tmp_path: Path
+) -> None:
+    """Its tokens, those of its CUDA graphs, and how long prompts wait for others, by version, lengths and clients."""
+    engine = workload(tmp_path, **OF_TENSORRT | {"concurrency": 64} | cells).setup.engine
+    assert (engine.schedule.chunk_tokens, engine.host.graph_tokens, engine.schedule.wait_passes) == (
+        chunk_tokens,
+        graph_tokens,
+        wait_passes,
+    )
+    assert not engine.host.one_door
+
+
+def test_replicas_wait_for_each_other_as_long_as_a_script_says(tmp_path: Path) -> None:
+    """60 passes with DeepSeek, and no more where all have a prompt; TensorRT-LLM's own 50 and 10 with gpt-oss."""
+    spread = OF_TENSORRT | {"engine_version": "1.2.0rc2", "data_parallel_attention": 8, "notes": "moe_tp 1 moe_ep 8"}
+    found = [
+        workload(tmp_path, **spread | each).setup.engine.schedule
+        for each in ({"weights": "fp8"}, {"model": "openai/gpt-oss-120b", "weights": "nvfp4"})
+    ]
+    assert [(each.balances, each.balance_passes, each.gather_passes) for each in found] == [(True, 60, 0), (True, 50, 10)]
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        ({"model": "deepseek-ai/DeepSeek-R1", "gpu": "b200-sxm-180gb", "weights": "nvfp4"}, (16384, 0.85, 256)),
+        ({"model": "deepseek-ai/DeepSeek-R1", "gpu": "h200-sxm-141gb", "weights": "fp8"}, (32768, 0.82, 2048)),
+        ({"model": "Qwen/Qwen3.5-397B-A17B", "gpu": "h200-sxm-141gb", "weights": "fp8"}, (16384, 0.8, 128)),
+        ({"model": "zhipuai/GLM-5", "gpu": "b200-sxm-180gb", "weights": "fp8"}, (32768, 0.85, 32)),
+        ({"model": "zhipuai/GLM-5", "gpu": "h200-sxm-141gb", "weights": "fp8"}, (8192, 0.85, 2048)),
+    ],
+)
+def test_scripts_say_what_a_pass_of_sglang_holds(cells: dict[str, Any], expected: tuple[float, ...], tmp_path: Path) -> None:
+    """Its tokens, the share of memory and the sequences at once, by model and GPU."""
+    row = {"engine": "sglang", "engine_version": "0.5.9", "source": "InferenceX", "tensor_parallel": 8, "gpus": 8}
+    engine = workload(tmp_path, **row, **cells).setup.engine
+    assert (engine.schedule.chunk_tokens, engine.memory.fraction, engine.schedule.max_sequences) == expected
+
+
+@pytest.mark.parametrize(("version", "times"), [("0.5.9", 1.0), ("0.5.10.post1", 5.03)])
+def test_prompts_may_reach_an_engine_longer_than_they_were_made(version: str, times: float, tmp_path: Path) -> None:
+    """DeepSeek's prompts were cut otherwise by a client with transformers 5 than by SGLang."""
+    cells = {"engine": "sglang", "engine_version": version, "source": "InferenceX", "model": "deepseek-ai/DeepSeek-V3"}
+    cells |= {"gpu": "b300-sxm-288gb", "weights": "nvfp4"}
+    assert workload(tmp_path, **cells).request.input_tokens == pytest.approx(0.9 * 1024 * times)
+    assert workload(tmp_path, **cells | {"model": "zhipuai/GLM-5"}).request.input_tokens == pytest.approx(0.9 * 1024)
