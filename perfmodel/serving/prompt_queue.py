@@ -83,7 +83,8 @@ class PromptQueue:
     def first_token_s(self, request_s: Numeric) -> Numeric:
         """From the engine's door to the first token, on average over all rounds; `request_s` is r, which it does not hold."""
         steady_s = self._steady_s(request_s)
-        queued: Numeric = steady_s + np.maximum(self.burst_s - steady_s, self.at_the_door_s) / self.waves
+        first_s = np.maximum(self.burst_s, self.at_the_door_s + np.minimum(self.burst_s, steady_s))
+        queued: Numeric = steady_s + (first_s - steady_s) / self.waves
         return np.where(np.asarray(self.running) > 1.0, queued, self.alone_s)
 
     @property

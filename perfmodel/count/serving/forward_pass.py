@@ -180,7 +180,8 @@ class _PassOperators:
             yield from self._norms(f"{called}.mlp", feed_forward, self.tokens.rows, self._normed_by_experts(kind), "own_norms")
             yield from self._linears(feed_forward, self.tokens.rows)
             yield from self._between(feed_forward, f"{called}.mlp")
-            yield from self._all_reduce(f"{called}.mlp.all_reduce")
+            of_experts = setup.attention_replicas > 1 and kind.feed_forward == "experts"
+            yield from self._all_reduce(f"{called}.mlp.all_reduce", role=Role.COMBINE if of_experts else Role.COLLECTIVE)
         if own_input is not None:
             yield from self._norms(f"{called}.input", own_input, self.tokens.rows, None)
             yield from self._linears(own_input, self.tokens.rows)
@@ -330,23 +331,30 @@ class _PassOperators:
     def _moved(self, name: str, role: Role, moved_bytes: Numeric, *, kernels: int = 1, kernel: str) -> MemoryBound:
         return MemoryBound(name=name, role=role, repeats=self.repeats, moved_bytes=moved_bytes, kernels=kernels, kernel=kernel)
 
-    def _call(self, name: str, kind: str, payload_bytes: Numeric, group: ProcessGroup) -> Collective:
-        return Collective(name=name, kind=kind, repeats=self.repeats, payload_bytes=payload_bytes, group=group)
+    def _call(
+        self, name: str, kind: str, payload_bytes: Numeric, group: ProcessGroup, role: Role = Role.COLLECTIVE
+    ) -> Collective:
+        return Collective(name=name, role=role, kind=kind, repeats=self.repeats, payload_bytes=payload_bytes, group=group)
 
     def _all_reduce(
-        self, name: str, rows: Numeric | None = None, ranks: int = 0, row_bytes: Numeric = 0.0
+        self,
+        name: str,
+        rows: Numeric | None = None,
+        ranks: int = 0,
+        row_bytes: Numeric = 0.0,
+        role: Role = Role.COLLECTIVE,
     ) -> Iterator[Collective]:
         """Partial sums of the stream of some rows, or of all, over ranks that split a sequence, or all.
 
         Where attention is data-parallel, rows of all replicas are gathered for the rest of a layer and scattered after it, as
         many bytes as one all-reduce over all ranks; that of attention is over the ranks of a replica, and none for one. A row
-        has hidden_size numbers unless it has `row_bytes`.
+        has hidden_size numbers unless it has `row_bytes`. Around experts that is the way of tokens to them and back.
         """
         rows, ranks = self.tokens.rows if rows is None else rows, ranks or self.tensor
         if ranks > 1:
             group = replace(self.group, ranks=ranks)
             payload = rows * (row_bytes or WIDE_BYTES * self.model.hidden_size)
-            yield self._call(name, "all_reduce", payload, group)
+            yield self._call(name, "all_reduce", payload, group, role)
 
 
 def is_narrow(setup: ServingSetup, component: Component) -> bool:

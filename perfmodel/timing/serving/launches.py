@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.count.operators import CachedAttention, Collective, FusedAttention, Matmul, MemoryBound
-from perfmodel.count.roles import TOKEN_MOVEMENT, Role
+from perfmodel.count.roles import TOKEN_EXCHANGE, TOKEN_MOVEMENT, Role
 from perfmodel.count.serving.forward_pass import ForwardPass, ServedOperator, ServedProduct
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.precision import number_format
@@ -33,11 +33,11 @@ def python_s(operator: ServedOperator, host: EngineHost) -> Numeric:
     """Seconds of the CPU around one operator: operator_s for each module or custom operator that Python calls for it.
 
     A scan of a state takes triton_s, as kernels of linear attention are Triton's, and so does an operator of routed experts,
-    unless one custom operator is all of them. Messages are launched from C++, but where torch.compile leaves them to custom
-    operators in Python, as vLLM's.
+    unless one custom operator is all of them, with the way of tokens between replicas. Any other message is called from Python:
+    vLLM's custom operator, which torch.compile leaves, SGLang's group of ranks, TensorRT-LLM's module.
     """
     if isinstance(operator, Collective):
-        return host.operator_s if host.compiled else 0.0
+        return 0.0 if host.fused_experts and operator.role in TOKEN_EXCHANGE else host.operator_s
     is_scan = isinstance(operator, Matmul) and not isinstance(operator, ServedProduct)
     if is_scan or (_is_of_experts(operator) and not host.fused_experts):
         return host.triton_s

@@ -110,14 +110,14 @@ def test_without_graphs_the_cpu_bounds_a_small_pass() -> None:
 
 
 def test_short_prompts_wait_for_launches() -> None:
-    """H * (operators * operator_s + kernels * launch_s) bounds what launches: no message has a module; decoding is a graph."""
+    """H * (operators * operator_s + kernels * launch_s) bounds what launches, messages too; decoding is a graph."""
     engine = engine_preset("sglang")
     host = {"operator_s": 1e-3, "launch_s": 0.0, "step_s": 0.0, "sequence_s": 0.0}
     slow = with_numbers(engine, {"host": with_numbers(engine.host, host)})
     tokens = ForwardPass(prompts=1, prompt_tokens=10)
     for gpu, scale in (("h100-sxm-80gb", 1.0), ("a100-sxm-80gb", 1.35)):
         setup = serving_setup("llama-3.1-8b", gpu=gpu, engine=slow, tensor_parallel=2)
-        called = sum(float(each.repeats) for each in forward_operators(setup, tokens) if not isinstance(each, Collective))
+        called = sum(float(each.repeats) for each in forward_operators(setup, tokens))
         assert pass_time(setup, tokens).total_s == pytest.approx(scale * called * 1e-3)
         assert pass_time(setup, ForwardPass(sequences=1, context=10)).total_s < 0.05
 

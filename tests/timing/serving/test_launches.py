@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perfmodel.count.operators import CachedAttention, FusedAttention, Matmul
+from perfmodel.count.operators import CachedAttention, Collective, FusedAttention, Matmul
 from perfmodel.count.serving.forward_pass import ForwardPass, forward_operators
 from perfmodel.exchange.questions.serving.served_models import engine_preset, serving_setup
 from perfmodel.spec.evidence.spread import with_numbers
@@ -85,11 +85,24 @@ def test_a_replica_of_attention_has_graphs_for_its_own_tokens() -> None:
     assert host_s[0] < 1.0 < host_s[1]
 
 
-def test_modules_call_every_operator_but_messages() -> None:
-    """Llama's two norms, rotation, attention, activation and four products; Qwen3's experts are five operators or one."""
-    assert calls("sglang", "llama-3.1-8b", "layer.", PROMPT) == 9
+def test_modules_call_every_operator() -> None:
+    """Llama's two norms, rotation, attention, activation, four products, two messages; Qwen3's experts are five or one."""
+    assert calls("sglang", "llama-3.1-8b", "layer.", PROMPT) == 11
     one, five = (calls("sglang", "qwen3-235b-a22b", "layer.", PROMPT, fused_experts=each) for each in (True, False))
     assert five - one == 4
+
+
+@pytest.mark.parametrize(("fused", "expected"), [(True, [1.0, 0.0]), (False, [1.0, 1.0])])
+def test_one_operator_of_experts_sends_their_tokens_too(fused: bool, expected: list[float]) -> None:
+    """Between replicas of attention; the all-reduce behind experts that are split is a call of its own."""
+    host = replace(with_numbers(engine_preset("trtllm").host, {"operator_s": 1.0}), fused_experts=fused)
+    found = []
+    for replicas in (1, 8):
+        settings: dict[str, Any] = {"tensor_parallel": 8, "attention_replicas": replicas, "expert_parallel": 8}
+        setup = serving_setup("deepseek-v3", gpu="h200-sxm-141gb", precision="fp8_block", engine="trtllm", **settings)
+        messages = [each for each in forward_operators(setup, PROMPT) if isinstance(each, Collective)]
+        found.append(sum(float(python_s(each, host)) for each in messages if each.name == "layer.experts.mlp.all_reduce"))
+    assert found == expected
 
 
 def test_kernels_that_are_looked_up_are_another_call() -> None:
@@ -98,7 +111,7 @@ def test_kernels_that_are_looked_up_are_another_call() -> None:
     Not its router, which keeps 16 bits, nor products with one scale a tensor.
     """
     layer = ("trtllm", "deepseek-v3", "layer.experts.", PROMPT)
-    assert calls(*layer) == calls(*layer, tunes=False) + 5 + 2 + 1 == 24
+    assert calls(*layer) == calls(*layer, tunes=False) + 5 + 2 + 1 == 26
     assert calls(*layer, precision="fp8") == calls(*layer, tunes=False)
     assert calls(*layer, precision="nvfp4") == calls(*layer, tunes=False)  # which H200 multiplies in 16 bits
 
