@@ -5,10 +5,10 @@ from __future__ import annotations
 from math import ceil
 from typing import Any, Final
 
+from perfmodel.exchange.translation.megatron.graph_scopes import graph_scope
 from perfmodel.exchange.translation.megatron.model_flags import Flags
 from perfmodel.exchange.translation.megatron.pipeline_layouts import layout_text, usual_pieces
 from perfmodel.exchange.translation.megatron.software import ATTENTION, FUSED_LOSS, SCALINGS
-from perfmodel.exchange.translation.megatron.software import GRAPHED as GRAPHED_PARTS
 from perfmodel.spec.axes import CONTEXT, PIPELINE, TENSOR
 from perfmodel.spec.fields import whole
 from perfmodel.spec.layout import EVEN, Layout
@@ -163,8 +163,7 @@ def kernel_flags(run: Run, layout: Layout) -> Flags:
 def _graphs(stack: SoftwareStack) -> Flags:
     if stack.host.cuda_graphs:
         yield "--cuda-graph-impl", "full_iteration"
-    elif stack.host.graphed:
-        scope = [name for name, part in GRAPHED_PARTS.items() if part in stack.host.graphed]
+    elif scope := graph_scope(stack.host.graphed):
         yield from (("--cuda-graph-impl", "transformer_engine"), ("--cuda-graph-scope", " ".join(scope)))
 
 

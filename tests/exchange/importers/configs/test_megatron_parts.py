@@ -49,7 +49,10 @@ def test_a_script_of_deepseek_v3_is_the_preset(tmp_path: Path) -> None:
     assert (run.expert_parallel, run.expert_tensor_parallel, run.expert_load) == (64, 1, 1.0)
     assert (run.recompute, run.recompute_modules) == ("selective", ("mla_up_proj", "moe_act"))
     assert (run.stack.experts.dispatcher, run.stack.experts.overlap) == ("hybridep", "passes")
-    assert (run.stack.host.cuda_graphs, run.stack.host.graphed) == (False, ("attention", "router"))
+    assert (run.stack.host.cuda_graphs, run.stack.host.graphed) == (
+        False,
+        ("attention", "preprocess", "router", "shared_experts"),
+    )
     assert run.stages[0].data_parallel == 64
 
 
