@@ -50,7 +50,8 @@ def _graphs(facts: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     if "graphs" not in facts:
         return
     scope = re.findall(r"[a-z_]+", str(facts.get("graphed", "")).lower().replace("cudagraphscope", ""))
-    parts = sorted(graphed_parts(scope, shared_experts=bool(facts.get("shared_width"))))
+    shared = bool(facts.get("shared_width")) and not facts.get("shared_beside")
+    parts = sorted(graphed_parts(scope, shared_experts=shared))
     if facts["graphs"] == "none":
         yield "stack.host.cuda_graphs", False
     elif facts["graphs"] == "all" or not parts or "full_iteration" in scope:

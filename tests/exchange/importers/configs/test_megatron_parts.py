@@ -109,6 +109,27 @@ def test_flags_of_parts_set_keys(tmp_path: Path, flags: str, key: str, value: An
     assert place == value
 
 
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        ("--cuda-graph-scope moe_router", "router"),
+        ("--cuda-graph-scope moe_router moe_preprocess", "preprocess router"),
+        ("--cuda-graph-scope moe_router --moe-shared-expert-intermediate-size 64", "router shared_experts"),
+        ("--cuda-graph-scope moe_router --moe-shared-expert-intermediate-size 64 --moe-shared-expert-overlap", "router"),
+        ("--cuda-graph-scope attn --moe-shared-expert-intermediate-size 64", "attention"),
+        ("--cuda-graph-scope moe --moe-shared-expert-intermediate-size 64", "experts preprocess router shared_experts"),
+    ],
+)
+def test_graphs_of_a_router_hold_shared_experts_that_are_not_beside_the_dispatch(
+    tmp_path: Path, flags: str, parts: str
+) -> None:
+    """Where a model has some (NVIDIA/Megatron-LM pull request 1920)."""
+    found = script(tmp_path, f"{EXPERTS} --cuda-graph-impl transformer_engine {flags}")
+    assert run_of(found)["stack"]["host"]["graphed"] == parts
+    words = "--moe-shared-expert-overlap: shared experts are predicted on the compute path"
+    assert (words in found.ignored) is ("overlap" in flags)
+
+
 def test_the_scope_of_graphs_says_nothing_without_graphs(tmp_path: Path) -> None:
     """As in the arguments at the head of a log, which print a scope in any case."""
     for flags in ("--cuda-graph-scope attn", "--cuda-graph-impl none --cuda-graph-scope attn"):
