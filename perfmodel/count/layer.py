@@ -64,29 +64,39 @@ class LayerOperators(StreamOperators):
         if chosen.attention != "none":
             declared, of_attention = next(parts), attention_kind(chosen)
             inside = of_attention.inside(self, declared, chosen, f"{name}.attention")
-            attention = self.part(f"{name}.attention", declared, inside, graphed=of_attention.graphed)
+            attention = self.part(f"{name}.attention", declared, inside, graphed=(of_attention.graphed, ""))
         if chosen.feed_forward != "none":
             declared, of_mlp = next(parts), feed_forward_kind(chosen)
             is_parallel = self.model.parallel_residual != "none"
             shares_input = is_parallel and not declared.norm_before
             inside = of_mlp.inside(self, declared, f"{name}.mlp", shares_input)
-            feed_forward = self.part(f"{name}.mlp", declared, inside, shares_stream=is_parallel, graphed=of_mlp.graphed)
+            graphed = (of_mlp.graphed, of_mlp.graphed_norm)
+            feed_forward = self.part(f"{name}.mlp", declared, inside, shares_stream=is_parallel, graphed=graphed)
         if has_layer_embeddings(self.model):
             declared = next(parts)
             inside = layer_input_inside(self, declared, f"{name}.input")
             feed_forward = feed_forward + self.part(f"{name}.input", declared, inside)
         return Halves(attention, feed_forward)
 
-    def part(self, name: str, declared: LayerPart, inside: Block, *, shares_stream: bool = False, graphed: str = "") -> Block:
+    def part(
+        self,
+        name: str,
+        declared: LayerPart,
+        inside: Block,
+        *,
+        shares_stream: bool = False,
+        graphed: tuple[str, str] = ("", ""),
+    ) -> Block:
         """Norm, what is inside (projections, what works on their result, the linear back into the stream), residual connection.
 
         A part that shares its stream with the part before it keeps no second copy: of what its norm reads, or without a norm of
-        its own, of what its projections read. Software may replay all of it as `graphed` parts of a layer.
+        its own, of what its projections read. Software may replay all of it, or its norm, as such `graphed` parts of a layer.
         """
+        graphed_whole, graphed_norm = graphed
         before = self.norm(f"{name}.norm", is_kept=not shares_stream) if declared.norm_before else Block()
-        whole = before + inside
+        whole = self.replayed(before, graphed_norm) + inside
         if declared.norm_behind:
             whole = whole + self.norm(f"{name}.post_norm")
         if "branches" in self.model.scales:
             whole = whole + self.scale(f"{name}.scale", self.stream_bytes)
-        return self.replayed(whole + self.residual(f"{name}.residual"), graphed)
+        return self.replayed(whole + self.residual(f"{name}.residual"), graphed_whole)

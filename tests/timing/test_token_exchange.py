@@ -121,13 +121,13 @@ def test_exchanges_hide_behind_the_passes_of_another_micro_batch() -> None:
 
 
 def test_graphs_take_the_launches_of_the_parts_that_they_replay() -> None:
-    """The router's kernels, then all of attention, are no work of the CPU any more."""
+    """The router's kernels, then shared experts, then all of attention, are no work of the CPU any more."""
     spent = []
-    for graphed in ((), ("router",), ("attention", "router")):
+    for graphed in ((), ("router",), ("router", "shared_experts"), ("attention", "router", "shared_experts")):
         stack = stack_with(STACK, {"host.graphed": graphed})
         (blocks,) = iteration(mixture_setup(SMALL, layout_of(expert_parallel=8), stack)).layers.values()
         spent.append(float(host_seconds(blocks.plain.operators, stack).launch_s))
-    assert spent[0] > spent[1] > spent[2] > 0.0
+    assert spent[0] > spent[1] > spent[2] > spent[3] > 0.0
 
 
 def test_the_cpu_waits_for_the_numbers_of_tokens_once_a_layer() -> None:

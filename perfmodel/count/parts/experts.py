@@ -126,11 +126,12 @@ def routed_inside(write: StreamOperators, declared: LayerPart, name: str, shares
     own = Routed(write, declared, name)
     block = own.norms() + write.replayed(own.router(), "router")
     if "latent_down" in declared.others:
-        block = block + write.own_linear(declared.others["latent_down"], own.tokens, kept_rows=0)
+        latent = write.own_linear(declared.others["latent_down"], own.tokens, kept_rows=0)
+        block = block + write.replayed(latent, "preprocess")
     block = block + own.dispatch() + write.replayed(own.experts(), "experts") + own.combine()
     if "latent_up" in declared.others:
         block = block + write.own_linear(declared.others["latent_up"], own.tokens)
-    return block + write.replayed(own.shared(), "dense")
+    return block + write.replayed(own.shared(), "shared_experts") + own.shared_sum()
 
 
 def _inside_products(operators: tuple[Operator, ...]) -> tuple[Operator, ...]:
@@ -199,7 +200,8 @@ class Routed:
         if not self.way.orders_copies:
             return outward + self._moved("permute", 2 * self.received)
         sort = self._moved("sort", 2 * self.received, self.has_several) if self.any_has_several else Block()
-        return self._moved("permute", self.tokens + self.copies) + outward + sort
+        ordered = self._moved("permute", self.tokens + self.copies)
+        return self.write.replayed(ordered, "preprocess") + outward + sort
 
     def combine(self) -> Block:
         """The other way round: what experts gave is added up where tokens came from."""
@@ -342,6 +344,12 @@ class Routed:
         block = block + write.row_linear(last)
         if "shared_gate" in self.linears:
             block = block + write.own_linear(self.linears["shared_gate"], self.tokens, kept_rows=0)
-        size = write.activation_bytes * self.tokens * write.model.hidden_size
+        return block
+
+    def shared_sum(self) -> Block:
+        """What the shared MLP gives is added to what experts gave, when that is back."""
+        if "shared_fc1" not in self.linears:
+            return Block()
+        size = self.write.activation_bytes * self.tokens * self.write.model.hidden_size
         add = MemoryBound(name=f"{self.name}.shared.add", role=Role.SHARED_EXPERT, moved_bytes=3 * size, backward_bytes=0.0)
-        return block + local(add)
+        return local(add)

@@ -46,11 +46,15 @@ class AttentionKind:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedForwardKind:
-    """How one kind of feed-forward part is counted: its linears, its operators, and what CUDA graphs of it are called."""
+    """How one kind of feed-forward part is counted: its linears, its operators, and what CUDA graphs of it are called.
+
+    Those of its norm have another name where they do not take all of the part.
+    """
 
     declaration: Callable[[TransformerModel, Numeric, str, ExpertShards], LayerPart]
     inside: Callable[[StreamOperators, LayerPart, str, bool], Block]
     graphed: str = ""
+    graphed_norm: str = ""
 
 
 ATTENTION: Final = {
@@ -66,7 +70,9 @@ ATTENTION: Final = {
 }
 FEED_FORWARD: Final = {
     "dense": FeedForwardKind(declaration=dense_mlp, inside=dense_inside, graphed="dense"),
-    "experts": FeedForwardKind(declaration=routed_experts, inside=routed_inside),  # CUDA graphs take its parts one by one
+    "experts": FeedForwardKind(  # CUDA graphs take its parts one by one
+        declaration=routed_experts, inside=routed_inside, graphed_norm="router"
+    ),
 }
 
 

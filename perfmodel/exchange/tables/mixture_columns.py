@@ -10,6 +10,7 @@ from perfmodel.errors import InputError, NotSupportedError, shown
 from perfmodel.exchange.building import build
 from perfmodel.exchange.measured.expert_loads import load_words
 from perfmodel.exchange.presets import read_preset
+from perfmodel.exchange.translation.megatron.graph_scopes import graphed_parts
 from perfmodel.spec.axes import EXPERT, EXPERT_TENSOR, TENSOR
 from perfmodel.spec.layout import RECOMPUTE_MODULES
 from perfmodel.spec.models.model import TransformerModel
@@ -32,7 +33,6 @@ SAME_IN_PRESET: Final = {  # column -> key of a model that a row must agree with
     "shared_ffn_hidden_size": "mixture.shared_ffn_hidden_size",
 }
 GRAPH_SCOPES: Final = ("", "none", "full_iteration", "transformer_engine", "local", "yes")
-GRAPHED: Final = {"attn": "attention", "mamba": "mixer", "moe_router": "router", "moe_preprocess": "router", "moe": "experts"}
 
 
 def has_experts(cells: Mapping[str, str]) -> bool:
@@ -174,11 +174,13 @@ def mixture_stack(cells: Mapping[str, str], presets: Mapping[str, Any]) -> dict[
     if scope.startswith("full"):
         stack["host"] = {"cuda_graphs": True}
     elif parts and scope != "none":
-        stack["host"] = {"graphed": sorted({GRAPHED[part] for part in parts.split(",") if part in GRAPHED})}
+        held = next(each["graphed"] for each in presets["shared_experts"] if _fits(each, cells))
+        has_shared = bool(_number(cells, "shared_ffn_hidden_size"))
+        stack["host"] = {"graphed": sorted(graphed_parts(parts.split(","), shared_experts=has_shared and held))}
     elif scope == "none":
         stack["host"] = {"cuda_graphs": False}
-    held = next(each for each in presets["moments"] if _fits(each, cells))
-    return stack | ({"states": {"optimizer_bytes": held["optimizer_bytes"]}} if "optimizer_bytes" in held else {})
+    moments = next(each for each in presets["moments"] if _fits(each, cells))
+    return stack | ({"states": {"optimizer_bytes": moments["optimizer_bytes"]}} if "optimizer_bytes" in moments else {})
 
 
 def _fits(entry: Mapping[str, Any], cells: Mapping[str, str]) -> bool:

@@ -22,7 +22,7 @@ BARE: Final = (
     "--fp8-param-gather --use-precision-aware-optimizer --cross-entropy-loss-fusion --no-masked-softmax-fusion "
     "--no-rope-fusion --no-gradient-accumulation-fusion --no-bias-swiglu-fusion --no-bias-gelu-fusion "
     "--fp32-residual-connection --moe-grouped-gemm --moe-shared-expert-gate --moe-pad-expert-input-to-capacity "
-    "--overlap-moe-expert-parallel-comm --multi-latent-attention --mock-data"
+    "--overlap-moe-expert-parallel-comm --moe-shared-expert-overlap --multi-latent-attention --mock-data"
 )
 TEXTS: Final = (
     "--moe-layer-freq --window-size --window-attn-skip-freq --pipeline-model-parallel-layout --step-batch-size-schedule"

@@ -33,7 +33,7 @@ DEEPSEEK: Final[Mapping[str, Any]] = {
         "extends": "megatron-core",
         "offers": {"recompute_modules": "mla_up_proj moe_act"},
         "experts": {"dispatcher": "hybridep", "overlap": "passes"},
-        "host": {"graphed": "attention router"},
+        "host": {"graphed": "attention preprocess router shared_experts"},
     },
 }
 

@@ -59,6 +59,7 @@ RUNS: Final[Mapping[str, Mapping[str, Any]]] = {
         ],
     },
 }
+ONLY_ROUTER: Final = {"stack.host.graphed": "router"}  # which shared experts are not in: they run beside an all-to-all alone
 
 
 def run_named(name: str, settings: Mapping[str, Any] | None = None) -> Run:
@@ -118,6 +119,9 @@ def test_the_script_is_what_a_shell_and_megatron_take(tmp_path: Path, name: str)
         ("Llama 8B", {"model.embedding_norm": True}, "model.embedding_norm: true cannot be said"),
         ("Llama 8B, recomputed blocks", {"recompute_layers": 6}, "recompute_layers: 6 cannot be said"),
         ("DeepSeek-V3", {"model.mixture.router_bias": True}, "model.mixture.router_bias: true cannot be said"),
+        ("DeepSeek-V3", ONLY_ROUTER | {"stack.experts.overlap": "none"}, "stack.host.graphed: router cannot be said"),
+        ("DeepSeek-V3", ONLY_ROUTER | {"stack.experts.dispatcher": "alltoall"}, "stack.host.graphed: router cannot be said"),
+        ("DeepSeek-V3", {"stack.host.graphed": "shared_experts"}, "stack.host.graphed: shared_experts cannot be said"),
     ],
 )
 def test_what_no_flag_says_is_refused_by_name(name: str, settings: Mapping[str, Any], words: str) -> None:
@@ -143,6 +147,34 @@ def test_settings_of_a_run_have_their_flags(settings: Mapping[str, Any], flags: 
     """Those of sharding, formats, software and hardware."""
     text = " ".join(launch_file(run_named("Llama 8B", settings), "megatron-core").split())
     assert flags in text
+
+
+@pytest.mark.parametrize(
+    ("graphed", "scope", "beside"),
+    [
+        ("router shared_experts", "moe_router", False),
+        ("router", "moe_router", True),
+        ("experts preprocess router shared_experts", "moe", False),
+        ("dense mixer preprocess router shared_experts", "mlp moe_router moe_preprocess mamba", False),
+        ("attention", "attn", False),
+    ],
+)
+def test_graphs_of_a_router_without_shared_experts_let_them_run_beside_the_dispatch(
+    graphed: str, scope: str, beside: bool
+) -> None:
+    """Which an all-to-all can have beside it, where it does not overlap otherwise."""
+    settings = {"stack.host.graphed": graphed, "stack.experts.dispatcher": "alltoall", "stack.experts.overlap": "none"}
+    text = " ".join(launch_file(run_named("DeepSeek-V3", settings), "megatron-core").split())
+    assert f"--cuda-graph-impl transformer_engine --cuda-graph-scope {scope} --" in text
+    assert ("--moe-shared-expert-overlap" in text) is beside
+
+
+def test_a_mixture_without_shared_experts_has_none_beside_the_dispatch() -> None:
+    """Mixtral's graphs of the router alone."""
+    mixtral = {"model": "mixtral-8x7b", "context_parallel": 1, "expert_parallel": 8, "stack.experts.dispatcher": "alltoall"}
+    text = launch_file(run_named("Llama 8B", mixtral | ONLY_ROUTER), "megatron-core")
+    assert "--cuda-graph-scope moe_router" in text
+    assert "--moe-shared-expert-overlap" not in text
 
 
 def test_another_format_gets_a_suggestion() -> None:

@@ -27,6 +27,7 @@ SOFTWARE: Final[Mapping[str, Mapping[str, Any]]] = {  # format -> the settings t
 LLAMA_70B: Final = {"model": "llama-3.1-70b", "tensor_parallel": 8, "pipeline_parallel": 4}
 LLAMA_405B: Final = {"model": "llama-3.1-405b", "tensor_parallel": 8, "context_parallel": 2}
 MANY: Final = [{"data_parallel": 64, "global_batch_size": 512, "tokens": "1T"}]
+BESIDE_DISPATCH: Final = {"stack.experts.dispatcher": "alltoall", "stack.host.graphed": "router"}  # shared experts run there
 ROUND_TRIPS: Final[tuple[tuple[str, Mapping[str, Any]], ...]] = (
     ("megatron-bridge", {"stack.fusion.loss_forward_bytes": 30, "stack.fusion.loss_peak_bytes": 6}),
     ("megatron-bridge", {**LLAMA_70B, "virtual_pipeline": 5}),
@@ -35,6 +36,7 @@ ROUND_TRIPS: Final[tuple[tuple[str, Mapping[str, Any]], ...]] = (
     ("megatron-bridge", {"model": "gpt-3-175b", "tensor_parallel": 8, "sequence_length": 2048, "recompute": "full"}),
     ("megatron-bridge", {"model": "mixtral-8x7b", "tensor_parallel": 2, "expert_parallel": 8, "recompute": "selective"}),
     ("megatron-bridge", {**DEEPSEEK, "stack": {**DEEPSEEK["stack"], "extends": "megatron-bridge"}}),
+    ("megatron-bridge", {**DEEPSEEK, "stack": {"extends": "megatron-bridge"}, **BESIDE_DISPATCH}),
     ("megatron-bridge", {"sharding": "zero3", "stack.states.optimizer_bytes": 8, "stack.fusion.activation": False}),
     ("torchtitan", {"recompute": "selective", "stack": "torchtitan-2025"}),
     ("torchtitan", {"stack": "torchtitan-eager", "sharding": "hsdp", "data_parallel_replicas": 4}),

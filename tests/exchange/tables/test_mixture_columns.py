@@ -80,7 +80,8 @@ def test_pieces_that_notes_place_are_read() -> None:
         ({"dispatcher": "hybridep"}, "experts", "dispatcher", "hybridep"),
         ({"ep_overlap": "yes + delayed wgrad"}, "experts", "overlap", "passes"),
         ({"ep_overlap": "no"}, "experts", "overlap", "none"),
-        ({"cuda_graphs": "transformer_engine:attn,moe_router,moe_preprocess"}, "host", "graphed", ["attention", "router"]),
+        ({"cuda_graphs": "transformer_engine:attn,moe_router"}, "host", "graphed", ["attention", "router"]),
+        ({"cuda_graphs": "local:moe_router,moe_preprocess"}, "host", "graphed", ["preprocess", "router"]),
         ({"cuda_graphs": "full_iteration"}, "host", "cuda_graphs", True),
         ({"cuda_graphs": "none:attn"}, "host", "cuda_graphs", False),
         ({"optimizer_state": "moments bf16"}, "states", "optimizer_bytes", 8),
@@ -107,6 +108,15 @@ def test_natural_routing_is_uneven() -> None:
         for word in ("natural (dropless)", "force-balanced", "")
     }
     assert loads["natural (dropless)"] > loads["force-balanced"] == loads[""] == 1.0
+
+
+@pytest.mark.parametrize(("step", "are_held"), [(9, False), (10, True)])
+def test_graphs_of_routers_hold_shared_experts_unless_a_source_says_that_they_do_not(step: int, are_held: bool) -> None:
+    """NVIDIA's guide for GB200 captured them in its tenth step; GPT-OSS has none."""
+    cells = next(each for each in rows() if each["notes"].startswith(f"step {step}/13"))
+    held = {"attention", "preprocess", "router"}
+    assert set(run_of(cells).stack.host.graphed) == held | ({"shared_experts"} if are_held else set())
+    assert set(run_of(row("GPT-OSS-120B", cuda_graphs=cells["cuda_graphs"])).stack.host.graphed) == held
 
 
 @pytest.mark.parametrize(("column", "word"), [("dispatcher", "foo"), ("ep_overlap", "maybe"), ("cuda_graphs", "sometimes")])

@@ -72,6 +72,8 @@ def _add_software(draft: RunDraft) -> None:
         draft.silent("dispatcher", f"{DISPATCHER} is {draft.dialect.software}'s default")
     settings["stack.experts.dispatcher"] = facts.get("flexible_dispatcher", "deepep") if name == "flex" else name
     settings["stack.experts.overlap"] = "passes" if facts.get("overlaps_experts") else "none"
+    if facts.get("shared_beside"):
+        draft.ignored.append(f"{draft.said.names['shared_beside']}: shared experts are predicted on the compute path")
     if not facts.get("grouped_experts"):
         draft.silent("grouped_experts", "products of experts are predicted as grouped, where they would run one by one")
 

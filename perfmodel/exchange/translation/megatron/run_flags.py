@@ -5,13 +5,14 @@ from __future__ import annotations
 from math import ceil
 from typing import Any, Final
 
+from perfmodel.exchange.translation.megatron.graph_scopes import SHARED, graph_scope
 from perfmodel.exchange.translation.megatron.model_flags import Flags
 from perfmodel.exchange.translation.megatron.pipeline_layouts import layout_text, usual_pieces
 from perfmodel.exchange.translation.megatron.software import ATTENTION, FUSED_LOSS, SCALINGS
-from perfmodel.exchange.translation.megatron.software import GRAPHED as GRAPHED_PARTS
 from perfmodel.spec.axes import CONTEXT, PIPELINE, TENSOR
 from perfmodel.spec.fields import whole
 from perfmodel.spec.layout import EVEN, Layout
+from perfmodel.spec.models.layer_parts import Mixture
 from perfmodel.spec.run import RampStage, Run
 from perfmodel.spec.stack import SoftwareStack
 
@@ -158,13 +159,13 @@ def kernel_flags(run: Run, layout: Layout) -> Flags:
     yield from _graphs(stack)
     if run.model.mixture is not None:
         yield from _dispatch(stack)
+        yield from _shared_experts(run.model.mixture, stack)
 
 
 def _graphs(stack: SoftwareStack) -> Flags:
     if stack.host.cuda_graphs:
         yield "--cuda-graph-impl", "full_iteration"
-    elif stack.host.graphed:
-        scope = [name for name, part in GRAPHED_PARTS.items() if part in stack.host.graphed]
+    elif scope := graph_scope(stack.host.graphed):
         yield from (("--cuda-graph-impl", "transformer_engine"), ("--cuda-graph-scope", " ".join(scope)))
 
 
@@ -176,3 +177,11 @@ def _dispatch(stack: SoftwareStack) -> Flags:
         yield "--moe-token-dispatcher-type", name
     if stack.experts.overlap == "passes":
         yield "--overlap-moe-expert-parallel-comm", True
+
+
+def _shared_experts(mixture: Mixture, stack: SoftwareStack) -> Flags:
+    """Graphs of a router hold them unless they run beside the dispatch, an all-to-all that has nothing else beside it."""
+    graphed, experts = stack.host.graphed, stack.experts
+    apart = whole(mixture.shared_ffn_hidden_size) > 0 and "router" in graphed and SHARED not in graphed
+    if apart and experts.dispatcher == "alltoall" and experts.overlap == "none":
+        yield "--moe-shared-expert-overlap", True

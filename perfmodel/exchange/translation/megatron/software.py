@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeAlias
 
 from perfmodel.errors import InputError, shown
+from perfmodel.exchange.translation.megatron.graph_scopes import graphed_parts
 
 PRESET: Final = "megatron-core"
 DETERMINISTIC: Final = "megatron-lm-2025"  # fitted on Megatron-LM's own tests, which run so
@@ -24,14 +25,6 @@ ATTENTION: Final[Mapping[str, Mapping[str, Any]]] = {
     "flash": {"stack.fusion.attention_library": "flash2"},
     "unfused": {"stack.fusion.attention": False},
     "local": {"stack.fusion.attention": False},
-}
-GRAPHED: Final = {  # what CUDA graphs of layers capture -> part of a layer
-    "attn": "attention",
-    "mlp": "dense",
-    "moe": "experts",
-    "moe_router": "router",
-    "moe_preprocess": "router",
-    "mamba": "mixer",
 }
 FUSED_LOSS: Final = {"stack.fusion.loss_forward_bytes": 22, "stack.fusion.loss_peak_bytes": 12}
 NATIVE_LOSS: Final = {"stack.fusion.loss_forward_bytes": 30, "stack.fusion.loss_peak_bytes": 6}
@@ -57,7 +50,8 @@ def _graphs(facts: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     if "graphs" not in facts:
         return
     scope = re.findall(r"[a-z_]+", str(facts.get("graphed", "")).lower().replace("cudagraphscope", ""))
-    parts = sorted({GRAPHED[each] for each in scope if each in GRAPHED})
+    shared = bool(facts.get("shared_width")) and not facts.get("shared_beside")
+    parts = sorted(graphed_parts(scope, shared_experts=shared))
     if facts["graphs"] == "none":
         yield "stack.host.cuda_graphs", False
     elif facts["graphs"] == "all" or not parts or "full_iteration" in scope:

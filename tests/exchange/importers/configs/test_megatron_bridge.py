@@ -89,6 +89,18 @@ EXPERTS = """
   seq_length"""
 
 
+@pytest.mark.parametrize(("beside", "parts"), [("false", "router shared_experts"), ("true", "router")])
+def test_graphs_of_a_router_hold_shared_experts_that_are_not_beside_the_dispatch(
+    tmp_path: Path, beside: str, parts: str
+) -> None:
+    """As in flags of Megatron-LM."""
+    shared = f"  moe_shared_expert_intermediate_size: 64\n  moe_shared_expert_overlap: {beside}"
+    graphs = "  cuda_graph_impl: transformer_engine\n  cuda_graph_modules: [moe_router]"
+    text = BRIDGE.replace("num_layers: 32", "num_layers: 4").replace("  virtual_pipeline_model_parallel_size: 4\n", "")
+    text = text.replace("\n  seq_length", EXPERTS.replace("\n  seq_length", f"\n{shared}\n{graphs}\n  seq_length"))
+    assert run_of(converted(tmp_path, text, "bridge.yaml"))["stack"]["host"]["graphed"] == parts
+
+
 def test_experts_and_latent_attention_are_read(tmp_path: Path) -> None:
     """They have the facts of Megatron-LM's flags."""
     text = BRIDGE.replace("num_layers: 32", "num_layers: 4").replace("  virtual_pipeline_model_parallel_size: 4\n", "")

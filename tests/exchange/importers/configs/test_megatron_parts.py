@@ -49,7 +49,10 @@ def test_a_script_of_deepseek_v3_is_the_preset(tmp_path: Path) -> None:
     assert (run.expert_parallel, run.expert_tensor_parallel, run.expert_load) == (64, 1, 1.0)
     assert (run.recompute, run.recompute_modules) == ("selective", ("mla_up_proj", "moe_act"))
     assert (run.stack.experts.dispatcher, run.stack.experts.overlap) == ("hybridep", "passes")
-    assert (run.stack.host.cuda_graphs, run.stack.host.graphed) == (False, ("attention", "router"))
+    assert (run.stack.host.cuda_graphs, run.stack.host.graphed) == (
+        False,
+        ("attention", "preprocess", "router", "shared_experts"),
+    )
     assert run.stages[0].data_parallel == 64
 
 
@@ -104,6 +107,27 @@ def test_flags_of_parts_set_keys(tmp_path: Path, flags: str, key: str, value: An
     for step in key.split("."):
         place = place[step]
     assert place == value
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        ("--cuda-graph-scope moe_router", "router"),
+        ("--cuda-graph-scope moe_router moe_preprocess", "preprocess router"),
+        ("--cuda-graph-scope moe_router --moe-shared-expert-intermediate-size 64", "router shared_experts"),
+        ("--cuda-graph-scope moe_router --moe-shared-expert-intermediate-size 64 --moe-shared-expert-overlap", "router"),
+        ("--cuda-graph-scope attn --moe-shared-expert-intermediate-size 64", "attention"),
+        ("--cuda-graph-scope moe --moe-shared-expert-intermediate-size 64", "experts preprocess router shared_experts"),
+    ],
+)
+def test_graphs_of_a_router_hold_shared_experts_that_are_not_beside_the_dispatch(
+    tmp_path: Path, flags: str, parts: str
+) -> None:
+    """Where a model has some (NVIDIA/Megatron-LM pull request 1920)."""
+    found = script(tmp_path, f"{EXPERTS} --cuda-graph-impl transformer_engine {flags}")
+    assert run_of(found)["stack"]["host"]["graphed"] == parts
+    words = "--moe-shared-expert-overlap: shared experts are predicted on the compute path"
+    assert (words in found.ignored) is ("overlap" in flags)
 
 
 def test_the_scope_of_graphs_says_nothing_without_graphs(tmp_path: Path) -> None:
