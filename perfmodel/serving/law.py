@@ -120,7 +120,7 @@ def served_load(
         waves=waves,
         door_s=request_s if host.one_door else 0.0,
         replicas=setup.attention_replicas,
-        waited_for=schedule.wait_share * schedule.chunk_tokens / request.input_tokens,
+        waited_for=np.maximum(schedule.wait_share * schedule.chunk_tokens - running, 0.0) / request.input_tokens,
     )
     first_s = queue.first_token_s(request_s)
     request_s = request_s + np.where(running > 1.0, (schedule.receive_passes - 1.0) / 2.0 * decode_s, 0.0)

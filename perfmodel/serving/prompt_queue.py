@@ -7,11 +7,11 @@ of it is work of a server that takes one request after the other, f and F densit
 All clients start at once: in the first of `waves` rounds k = B/g passes read B prompts, one behind the other, from P(g) to
 P'(g), which is beside all sequences; or the server lets them in later than those take, a*(B - 1)/2 for the middle one.
 Answers that differ by s*O at most then end farther apart each round, as the steps of a random walk lead, so that the prompts
-of a round come within C = min(W + B/g, O) passes, W = O * s * sqrt(waves/2). Of one length, they end in the order in which they
+of a round come within C = min(W + B/g, O) passes, W = O * min(s * sqrt(waves/2), 1). Of one length, they end in the order in which they
 began.
 
 At random: half the running pass, the next one where it has been put together while one runs (w = 1/2 or 3/2 passes), and its
-own. Passes take x = (C*D + B*p) / (C + w) on average, m = B / (C + w) prompts come in each, and q is what one more prompt adds
+own. Passes take x = (C*D + B*p) / (C + w) on average (B/g where that is more), m = B / (C + w) prompts come in each, and q is what one more prompt adds
 where some are read anyway. The greater of two times counts, of which the second leaves out how far passes differ:
 
     D/2 + q*u / (2*(1 - u)) + p + D,   u = (B - 1)*q / (C*D + B*q)      one behind the other: a queue of fixed service, M/D/1
@@ -36,7 +36,7 @@ for them, n passes apart, or while such a pass ran, which it does for u = (B - 1
 
     D/2 + u*P(1)/2 + P(h) * (m/h + 1)/2,   m = 1 + (B - 1) * (n/W + u*P(1)/(C*D + B*p)),   h = min(m, g)
 
-and all B where answers end together.
+or, where prompts take most of the time, one behind the other as above; and all B where answers end together.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class PromptQueue:
     def first_token_s(self, request_s: Numeric) -> Numeric:
         """From the engine's door to the first token, on average over all rounds; `request_s` is r, which it does not hold."""
         steady_s = self._steady_s(request_s)
-        first_s = np.maximum(self.burst_s, self.at_the_door_s + np.minimum(self.burst_s, steady_s))
+        first_s = np.maximum(self.burst_s, self.at_the_door_s + self.alone_s)
         queued: Numeric = steady_s + (first_s - steady_s) / self.waves
         return np.where(np.asarray(self.running) > 1.0, queued, self.alone_s)
 
@@ -102,40 +102,54 @@ class PromptQueue:
         """In any round but the first."""
         if not self.schedule.mixes:
             return self.apart_s
+        passes = np.maximum(self.output_tokens, self.running / self.together)
         found_s = np.where(self.ends_within < 1.0, self.in_step_s(request_s), self.at_random_s + self.held_s)
-        return np.maximum(found_s, self.life_s * (1.0 - (self.output_tokens - 1.0) / self.passes()))
+        return np.maximum(found_s, self.life_s * (1.0 - (self.output_tokens - 1.0) / passes))
 
     @property
     def held_s(self) -> Numeric:
-        """What prompts that come at any time wait until they are enough, on average.
+        """What prompts that come at any time and ride in decode passes wait until they are enough, on average.
 
         Where replicas wait for each other, half the passes in which R*(1 + 1/2 + .. + 1/R) come, so that each of them has one,
-        or half of those after which they are read all the same. Where N are waited for, but no longer than L passes behind the
-        first, m*L more come meanwhile, which wait half as long.
+        or half of those after which they are read all the same; but only while all of them decode, which R sequences or fewer
+        never do, as the one that is free reads at once, and twice as many always. Where N are waited for, but no longer than L
+        passes behind the first, m*L more come meanwhile, which wait half as long; no replicas wait so.
         """
         schedule = self.schedule
-        passes = np.maximum(self.comes_within + self.waits, self.running / self.together)
+        passes = self.passes
         come = self.running / passes
         held: Numeric = 0.0
+        several = np.asarray(self.replicas) > 1.0
         if schedule.balances:
             all_have_one = self.replicas * harmonic(self.replicas) / come
             each = np.minimum(all_have_one / 2.0 + schedule.gather_passes, schedule.balance_passes / 2.0)
-            held = np.where(np.asarray(self.replicas) > 1.0, each, 0.0)
+            all_decode = np.clip((self.running - self.replicas) / self.replicas, 0.0, 1.0)
+            held = np.where(several, each * all_decode, 0.0)
         if anywhere(np.asarray(schedule.wait_passes) > 0):
             longest = np.minimum(schedule.wait_passes, np.maximum(self.waited_for - 1.0, 0.0) / come)
-            held = held + longest * (1.0 + come * longest / 2.0) / (1.0 + come * longest)
-        at_any_time = schedule.mixes & (np.asarray(self.running) > 1.0) & (np.asarray(self.ends_within) >= 1.0)
+            held = np.where(several, held, longest * (1.0 + come * longest / 2.0) / (1.0 + come * longest))
+        at_any_time = (
+            schedule.mixes
+            & (np.asarray(self.running) > 1.0)
+            & (np.asarray(self.ends_within) >= 1.0)
+            & (np.asarray(self.output_tokens) > 1.0)
+        )
         held_s: Numeric = np.where(at_any_time, held * self.round_s / passes, 0.0)
         return held_s
 
     @property
     def apart_s(self) -> Numeric:
-        """Of prompts that have passes of their own, shared by those that come between two looks or while such a pass runs."""
+        """Of prompts that have passes of their own, shared by those that come between two looks or while such a pass runs.
+
+        Or one behind the other, where those take most of the time: the longer one, and no longer than a burst.
+        """
         busy = np.where(self.ends_within < 1.0, 0.0, (self.running - 1.0) * self.prompt_s / self.round_s)
         meanwhile = busy * (self.running - 1.0) * self.alone_s / self.round_s
         wait_s = self._wait_s(self.decode_s / 2.0, self.decode_s) + busy * self.alone_s / 2.0
         read_s = self._read_s(np.minimum(self.looked_at + meanwhile, self.running))
-        return np.where(self.looked_at < self.running, wait_s, 0.0) + read_s
+        queued_s = self._wait_s(self.decode_s / 2.0, self.decode_s)
+        queued_s = queued_s + np.minimum(self.behind_others_s + self.alone_s, self.burst_s)
+        return np.where(self.looked_at < self.running, np.maximum(wait_s + read_s, queued_s), read_s)
 
     def _wait_s(self, running_s: Numeric, next_s: Numeric) -> Numeric:
         """For what is left of the running pass, and for the next one where it is fixed by then."""
@@ -172,10 +186,6 @@ class PromptQueue:
         """O*D + B*p: of a request, from where it comes to the GPUs to where its answer ends."""
         return self.output_tokens * self.decode_s + self.running * self.prompt_s
 
-    def passes(self, waits: float = 0.0) -> Numeric:
-        """In a life: one for each token and `waits` before the first, or as many as hold B prompts where those are more."""
-        return np.maximum(self.output_tokens + waits, self.running / self.together)
-
     @property
     def waits(self) -> float:
         """Passes that a prompt at random waits for before its own: half the running one, and the next where that is fixed."""
@@ -187,6 +197,11 @@ class PromptQueue:
         return np.minimum(self.ends_within + self.running / self.together, self.output_tokens)
 
     @property
+    def passes(self) -> Numeric:
+        """That prompts of a round come in, C + w, or as many as hold B prompts where those are more."""
+        return np.maximum(self.comes_within + self.waits, self.running / self.together)
+
+    @property
     def round_s(self) -> Numeric:
         """C*D + B*p: from the first of B prompts that come within C passes to the last one."""
         return self.comes_within * self.decode_s + self.running * self.prompt_s
@@ -194,7 +209,7 @@ class PromptQueue:
     @property
     def at_random_s(self) -> Numeric:
         """Of a prompt that comes at any time and rides in a decode pass, or in 1/g of them."""
-        passes = np.maximum(self.comes_within + self.waits, self.running / self.together)
+        passes = self.passes
         mean, pass_s = self.running / passes, self.round_s / passes
         read = np.maximum(mean, 1.0)
         more = np.maximum(np.minimum(1.0 + mean, np.maximum(self.together, 1.0)) - read, 0.0)
@@ -214,7 +229,7 @@ class PromptQueue:
 
     @property
     def for_a_place_s(self) -> Numeric:
-        """Full passes until Q prompts that wait have found a place; they come as answers end, (B - Q)/(O + w) in a pass."""
+        """Full passes until Q prompts that wait have found a place; they come as answers end, (B - Q)/(C + w) in a pass."""
         life = self.comes_within + self.waits
         places = self.together * life
         deviation, taken = np.sqrt(places / 2.0), np.minimum(self.running / places, 1.0)

@@ -140,10 +140,10 @@ def test_prompts_of_early_rounds_come_in_clumps(
 
 
 def test_a_server_that_lets_in_slowly_is_waited_for() -> None:
-    """In the first round, where reading takes less: 31 of 63 seconds for the middle one of 64; else reading is all."""
+    """In the first round, where reading takes less: 31.5 of 63 seconds for the middle one of 64, and its own pass."""
     plain, slow, quick = (queue(64, 64, schedule(), door_s=each, waves=4.0) for each in (0.0, 1.0, 1e-9))
     steady_s = queue(64, 64, schedule(), waves=np.inf).first_token_s(0.0)
-    assert slow.first_token_s(0.0) - steady_s == pytest.approx(31.5 / 4.0)
+    assert slow.first_token_s(0.0) == pytest.approx((31.5 + PROMPT_S + 3.0 * float(steady_s)) / 4.0)
     assert slow.idle_s == pytest.approx((31.5 - float(slow.burst_s)) / 4.0)
     assert quick.first_token_s(0.0) == pytest.approx(float(plain.first_token_s(0.0)))
     assert quick.idle_s == plain.idle_s == 0.0
@@ -280,18 +280,40 @@ def test_prompts_of_a_round_come_within_answers_ends_and_the_first_passes() -> N
 
 
 def test_prompts_wait_for_those_that_are_read_apart() -> None:
-    """Of 65 that come within 200 passes and 10.5 s 6.4 s read: half a prompt in 61 % of cases, and who comes meanwhile."""
-    found = queue(65, 1, schedule(mixes=False), length_spread=1.0, waves=np.inf)
-    busy = 64 * PROMPT_S / (200 * DECODE_S + 65 * PROMPT_S)
-    read_together = 1.0 + 64 / 200 + busy * 64 * PROMPT_S / 10.5
+    """Of 17 that come within 200 passes and 5.7 s 1.6 s read: half a prompt in 28 % of cases, and who comes meanwhile."""
+    found = queue(17, 1, schedule(mixes=False), length_spread=1.0, waves=np.inf)
+    busy = 16 * PROMPT_S / (200 * DECODE_S + 17 * PROMPT_S)
+    read_together = 1.0 + 16 / 200 + busy * 16 * PROMPT_S / 5.7
     expected = DECODE_S / 2 + busy * PROMPT_S / 2 + PROMPT_S * (read_together + 1.0) / 2.0
+    assert expected > DECODE_S / 2 + PROMPT_S * busy / (2.0 * (1.0 - busy)) + PROMPT_S
     assert found.first_token_s(0.0) == pytest.approx(expected)
+
+
+def test_prompts_that_take_most_of_the_time_are_read_one_behind_the_other() -> None:
+    """32 prompts take 3.2 of 4.2 s, and wait as in a queue of fixed service; no longer than if all came at once."""
+    plan, random = schedule(mixes=False), np.random.default_rng(0)
+    every = simulated_s(32, 1, plan, rounds=60, decode_s=lambda _: DECODE_S, outputs=lambda: int(random.integers(2, 99)))
+    busiest = queue(32, 1, plan, length_spread=1.0, waves=np.inf, output_tokens=50.0)
+    assert busiest.first_token_s(0.0) == pytest.approx(every.mean() - REQUEST_S, rel=0.3)
+    busy = 31 * PROMPT_S / 4.2
+    assert busiest.first_token_s(0.0) == pytest.approx(DECODE_S / 2 + PROMPT_S * (1.0 + busy / (2.0 * (1.0 - busy))))
+    assert queue(32, 1, plan, length_spread=1.0, waves=np.inf, output_tokens=2.0).first_token_s(0.0) < 32 * PROMPT_S
+
+
+@pytest.mark.parametrize(("clients", "share"), [(4.0, 0.0), (8.0, 0.0), (12.0, 0.5), (16.0, 1.0)])
+def test_replicas_hold_prompts_only_while_all_decode(clients: float, share: float) -> None:
+    """A replica that has nothing to decode reads at once; of one token nobody decodes."""
+    plan = schedule(balances=True, balance_passes=10)
+    each = {"length_spread": 1.0, "waves": np.inf, "replicas": 8.0}
+    found = queue(clients, 8, plan, **each)
+    assert found.held_s == pytest.approx(5.0 * share * float(found.round_s) / 200.5)
+    assert queue(clients, 0.01, plan, output_tokens=1.0, **each).held_s == 0.0
 
 
 @pytest.mark.parametrize(
     ("clients", "passes"),
     [
-        (4.0, 30.0),  # 8 * (1 + 1/2 + .. + 1/8) prompts come in 1,100 passes, the first 60 of which end without
+        (16.0, 30.0),  # 8 * (1 + 1/2 + .. + 1/8) prompts come in 270 passes, the first 60 of which end without
         (400.0, 8 * 761 / 280 / (400 / 200.5) / 2 + 3.0),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import cache, lru_cache
-from math import isqrt
+from math import inf, isqrt
 from pathlib import Path
 from typing import Any, Final
 
@@ -180,7 +180,8 @@ def _own_numbers(cells: Mapping[str, str], engine: str, *, without_own: bool) ->
             found[f"host.{each['key']}"] = parse_quantity(each["prior"], "s")
     clients = _number(cells, "concurrency") or 1.0
     for each in _words()["settings"]:
-        if re.search(each["engine"], engine) and _fits(each["where"], cells) and clients >= each.get("from_clients", 0):
+        loaded = each.get("from_clients", 0) <= clients < each.get("below_clients", inf)
+        if loaded and re.search(each["engine"], engine) and _fits(each["where"], cells):
             found |= {path: _set_number(path, value, cells) for path, value in each["set"].items()}
     return tuple(found.items())
 

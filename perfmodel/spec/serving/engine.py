@@ -15,6 +15,7 @@ from perfmodel.spec.serving.profile import OWN_KERNELS
 
 OF_TOTAL: Final = "total"
 OF_FREE: Final = "free"
+MOST_PASSES: Final = 10_000  # that an engine holds prompts back: minutes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -45,7 +46,7 @@ class EngineSchedule(Spec):
     `reserves_output` says that a request starts only when the cache has room for all that may come back of it.
     `balances` says that replicas of attention hold prompts back until each of them has one, and for `gather_passes` more; every
     `balance_passes` they read what there is all the same. With `wait_passes` prompts wait so long at most, until they are
-    `wait_share` of the tokens of a pass.
+    `wait_share` of the tokens of a pass, where attention is not replicated. Both only where an engine mixes.
     `overlaps` says that the next pass is put together while one runs, so that a request that comes meanwhile waits for both.
     """
 
@@ -55,9 +56,9 @@ class EngineSchedule(Spec):
     receive_passes: Numeric = count(default=1)  # while sequences decode, new requests are looked for behind so many passes
     reserves_output: bool = flag(default=False)
     balances: bool = flag(default=False)
-    balance_passes: Numeric = count(minimum=0, default=0)
-    gather_passes: Numeric = count(minimum=0, default=0)
-    wait_passes: Numeric = count(minimum=0, default=0)
+    balance_passes: Numeric = count(minimum=0, maximum=MOST_PASSES, default=0)
+    gather_passes: Numeric = count(minimum=0, maximum=MOST_PASSES, default=0)
+    wait_passes: Numeric = count(minimum=0, maximum=MOST_PASSES, default=0)
     wait_share: Numeric = number("ratio", above=0, maximum=1, default=1.0)
     overlaps: bool = flag(default=False)
 
@@ -86,7 +87,8 @@ class EngineHost(Spec):
     generates the code around operators, but for custom ones; `fused_experts` that one custom operator is all that routed
     experts of a layer need; `tunes` that kernels of products in blocks of few bits are looked up in Python on every call;
     `late` that tokens leave when the pass after theirs has run; `one_door` that one process of Python works all of request_s
-    and token_s on a request before it takes the next one.
+    and token_s on a request before it takes the next one: which counts where all clients start at once, but later not, as
+    servers measured since let in more requests a second than such a process would.
     """
 
     step_s: Numeric = number("s")

@@ -286,17 +286,37 @@ OF_TENSORRT: dict[str, Any] = {
 }
 
 
+OF_FEBRUARY = "measured 2026-02-03"
+AT_8192: dict[str, Any] = {"weights": "fp8", "engine_version": "1.2.0rc6.post2", "notes": OF_FEBRUARY, "isl": 8192}
+
+
 @pytest.mark.parametrize(
     ("cells", "chunk_tokens", "graph_tokens", "wait_passes"),
     [
+        ({"weights": "fp8", "engine_version": "1.1.0rc2.post2", "notes": "measured 2026-01-14"}, 1024 + 64 + 96, 0, 0),
         ({"weights": "fp8", "engine_version": ""}, 1024 + 64 + 96, 0, 0),
-        ({"weights": "fp8", "engine_version": "1.2.0rc6.post2"}, 8192, 8192, 40),
-        ({"weights": "fp8", "engine_version": "1.2.0rc6.post2", "concurrency": 32}, 8192, 0, 0),
-        ({"weights": "fp8", "engine_version": "1.2.0rc6.post2", "osl": 8192}, 8192, 0, 0),
-        ({"weights": "fp8", "engine_version": "1.2.0rc6.post2", "osl": 8192, "concurrency": 128}, 8192, 8192, 0),
-        ({"weights": "fp8", "engine_version": "1.2.0rc6.post2", "isl": 8192}, 8192 + 64 + 96, 8192 + 64 + 96, 0),
-        ({"weights": "nvfp4", "engine_version": "1.2.0rc6.post2"}, 8192, 0, 0),
-        ({"weights": "nvfp4", "engine_version": "1.2.0rc6.post2", "notes": "moe_tp 1 moe_ep 8 moe nvfp4"}, 8192, 8192, 0),
+        ({"weights": "fp8", "engine_version": "1.2.0rc6.post2", "notes": OF_FEBRUARY}, 8192, 8192, 40),
+        ({"weights": "fp8", "engine_version": "1.2.0rc6.post2", "notes": OF_FEBRUARY, "concurrency": 32}, 8192, 0, 0),
+        ({"weights": "fp8", "engine_version": "1.2.0rc6.post2", "notes": OF_FEBRUARY, "osl": 8192}, 8192, 0, 0),
+        (
+            {"weights": "fp8", "engine_version": "1.2.0rc6.post2", "notes": OF_FEBRUARY, "osl": 8192, "concurrency": 128},
+            8192,
+            8192,
+            0,
+        ),
+        (AT_8192, 8192 + 64 + 96, 8192 + 64 + 96, 0),
+        (AT_8192 | {"concurrency": 256}, 8192 + 256 + 96, 0, 0),
+        ({"weights": "nvfp4", "engine_version": "1.2.0rc6.post2", "notes": OF_FEBRUARY}, 8192, 0, 0),
+        (
+            {
+                "weights": "nvfp4",
+                "engine_version": "1.2.0rc6.post2",
+                "notes": "measured 2026-02-03; moe_tp 1 moe_ep 8 moe nvfp4",
+            },
+            8192,
+            8192,
+            0,
+        ),
         ({"model": "openai/gpt-oss-120b", "weights": "nvfp4", "engine_version": "1.2.0rc2"}, 20000, 0, 0),
     ],
 )
