@@ -7,12 +7,13 @@ of it is work of a server that takes one request after the other, f and F densit
 All clients start at once: in the first of `waves` rounds k = B/g passes read B prompts, one behind the other, from P(g) to
 P'(g), which is beside all sequences; or the server lets them in later than those take, a*(B - 1)/2 for the middle one.
 Answers that differ by s*O at most then end farther apart each round, as the steps of a random walk lead, so that the prompts
-of a round come within C = min(W + B/g, O) passes, W = O * min(s * sqrt(waves/2), 1). Of one length, they end in the order in which they
-began.
+of a round come within C = min(W + B/g, O) passes, W = O * min(s * sqrt(waves/2), 1). Of one length, they end in the
+order in which they began.
 
 At random: half the running pass, the next one where it has been put together while one runs (w = 1/2 or 3/2 passes), and its
-own. Passes take x = (C*D + B*p) / (C + w) on average (B/g where that is more), m = B / (C + w) prompts come in each, and q is what one more prompt adds
-where some are read anyway. The greater of two times counts, of which the second leaves out how far passes differ:
+own. Passes take x = (C*D + B*p) / (C + w) on average, m = B / (C + w) prompts come in each (of B/g passes where these are
+more), and q is what one more prompt adds where some are read anyway. The greater of two times counts, of which the second
+leaves out how far passes differ:
 
     D/2 + q*u / (2*(1 - u)) + p + D,   u = (B - 1)*q / (C*D + B*q)      one behind the other: a queue of fixed service, M/D/1
     x/2 + max(m, 1)*p + (1 + m - max(m, 1))*q + D                       beside those that came meanwhile, all read in one pass
