@@ -146,11 +146,10 @@ class PromptQueue:
         """
         busy = np.where(self.ends_within < 1.0, 0.0, (self.running - 1.0) * self.prompt_s / self.round_s)
         meanwhile = busy * (self.running - 1.0) * self.alone_s / self.round_s
-        wait_s = self._wait_s(self.decode_s / 2.0, self.decode_s) + busy * self.alone_s / 2.0
         read_s = self._read_s(np.minimum(self.looked_at + meanwhile, self.running))
-        queued_s = self._wait_s(self.decode_s / 2.0, self.decode_s)
-        queued_s = queued_s + np.minimum(self.behind_others_s + self.alone_s, self.burst_s)
-        return np.where(self.looked_at < self.running, np.maximum(wait_s + read_s, queued_s), read_s)
+        queued_s = np.minimum(self.behind_others_s + self.alone_s, self.burst_s)
+        found_s = self._wait_s(self.decode_s / 2.0, self.decode_s) + np.maximum(busy * self.alone_s / 2.0 + read_s, queued_s)
+        return np.where(self.looked_at < self.running, found_s, read_s)
 
     def _wait_s(self, running_s: Numeric, next_s: Numeric) -> Numeric:
         """For what is left of the running pass, and for the next one where it is fixed by then."""

@@ -35,8 +35,13 @@ from perfmodel.spec.tuning.fine_tuning import TuningWork
 DISPATCHERS: Final = ("alltoall", "deepep", "hybridep", "allgather")
 OVERLAPS_OF_EXPERTS: Final = ("none", "passes")
 GRAPHED: Final = (  # parts of a layer that CUDA graphs may replay
-    *("attention", "mixer", "dense"),
-    *("router", "preprocess", "shared_experts", "experts"),  # of a mixture; preprocess: what tokens pass before they travel
+    "attention",
+    "mixer",
+    "dense",
+    "router",  # this and those that follow are of a mixture
+    "preprocess",  # what tokens pass before they travel
+    "shared_experts",
+    "experts",
 )
 NO_LOW_ATTENTION: Final = "none"
 LOW_RECIPES: Final = tuple(name for name, recipe in RECIPES.items() if recipe.casts)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from perfmodel.evidence.serving.rows import MeasuredServing
+from perfmodel.exchange.questions.serving.served_models import engine_preset
 from perfmodel.exchange.tables.serving_runs import SERVING_COLUMNS, read_serving_runs
 from perfmodel.serving.measurements import Workload
 
@@ -367,3 +368,17 @@ def test_prompts_may_reach_an_engine_longer_than_they_were_made(version: str, ti
     cells |= {"gpu": "b300-sxm-288gb", "weights": "nvfp4"}
     assert workload(tmp_path, **cells).request.input_tokens == pytest.approx(0.9 * 1024 * times)
     assert workload(tmp_path, **cells | {"model": "zhipuai/GLM-5"}).request.input_tokens == pytest.approx(0.9 * 1024)
+
+
+@pytest.mark.parametrize(("weights", "fraction", "most", "looks"), [("fp8", 0.85, 64, 1), ("nvfp4", 0.9, None, 10)])
+def test_scripts_of_one_model_differ_by_its_weights(
+    weights: str, fraction: float, most: int | None, looks: int, tmp_path: Path
+) -> None:
+    """GLM-5 in SGLang: as many sequences as clients with fp8; SGLang's own number, looked for every ten passes, with nvfp4."""
+    cells = {"engine": "sglang", "model": "zai-org/GLM-5", "gpu": "b200-sxm-180gb", "source": "InferenceX", "concurrency": 64}
+    engine = workload(tmp_path, **cells, tensor_parallel=8, gpus=8, weights=weights).setup.engine
+    assert (engine.memory.fraction, engine.schedule.max_sequences, engine.schedule.receive_passes) == (
+        fraction,
+        most or engine_preset("sglang").schedule.max_sequences,
+        looks,
+    )
